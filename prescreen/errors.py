@@ -1,0 +1,102 @@
+"""Every error of prescreen, drawn as a tree. The docstring of a class is what its reader may do.
+
+::
+
+    PrescreenError                 retryable = False
+    ├── SettingsError              names key, value, rule
+    ├── WeightsError               checksum or manifest
+    ├── StoreError                 data directory, database or spool cannot be used
+    ├── Refusal                    an incoming instance that is not kept;   .status
+    │   ├── CannotUnderstand  0xC000
+    │   ├── DoesNotMatch      0xA900
+    │   ├── InvalidInstance   0x0117
+    │   └── OutOfResources    0xA700
+    ├── UnusableImage              can never be screened; a person must look;   .reason
+    ├── LeaseLost                  someone else owns the job
+    └── DeliveryError
+        ├── PeerUnavailable        retryable = True
+        └── PeerRefused            .status; retryable depends on it
+
+A worker settles an error of ours that is not retryable at once, with its reason; anything else is
+tried again with growing delay and then settled with the traceback kept.
+"""
+
+from __future__ import annotations
+
+
+class PrescreenError(Exception):
+    """Something prescreen can name. The text says what, and the way out."""
+
+    retryable = False
+
+
+class SettingsError(PrescreenError):
+    """A setting is unknown, of the wrong type or impossible. Correct the named key."""
+
+
+class WeightsError(PrescreenError):
+    """Weights or their manifest are missing, damaged or do not belong together. Reinstall them."""
+
+
+class StoreError(PrescreenError):
+    """The data directory, its database or its spool cannot be used as they are."""
+
+
+class Refusal(PrescreenError):
+    """An incoming instance is not kept; the sender is told `status` (PS3.4 Annex B.2.3)."""
+
+    status = 0xC000
+
+
+class CannotUnderstand(Refusal):
+    """The data set does not parse (0xC000). The sender's file is damaged or not DICOM."""
+
+    status = 0xC000
+
+
+class DoesNotMatch(Refusal):
+    """The data set's SOP class or instance differs from the command's (0xA900)."""
+
+    status = 0xA900
+
+
+class InvalidInstance(Refusal):
+    """A UID is malformed (0x0117, PS3.7 C.5.12)."""
+
+    status = 0x0117
+
+
+class OutOfResources(Refusal):
+    """No room, or the database is locked (0xA700). The sender should try again later."""
+
+    status = 0xA700
+
+
+class UnusableImage(PrescreenError):
+    """This image can never be screened; a person must look. `reason` is the audit code."""
+
+    def __init__(self, message: str, reason: str = "unusable_image") -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+class LeaseLost(PrescreenError):
+    """Another worker owns the job now; whatever this one did does not count."""
+
+
+class DeliveryError(PrescreenError):
+    """An object did not reach its destination."""
+
+
+class PeerUnavailable(DeliveryError):
+    """The peer could not be reached, or broke off. Tried again for as long as it takes."""
+
+    retryable = True
+
+
+class PeerRefused(DeliveryError):
+    """The peer answered with a failure status; see the peer's log for what it disliked."""
+
+    def __init__(self, message: str, status: int) -> None:
+        super().__init__(message)
+        self.status = status

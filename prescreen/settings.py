@@ -1,0 +1,324 @@
+"""One TOML file and the environment become frozen settings.
+
+Every setting is documented in deploy/prescreen.toml. The environment overrides the file:
+`PRESCREEN__RECEIVE__PORT=11113` sets `port` in `[receive]`. An unknown key, a wrong type or an
+impossible value is a SettingsError that names the key, the value and the rule.
+"""
+
+from __future__ import annotations
+
+import difflib
+import ipaddress
+import os
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+from prescreen.errors import SettingsError
+from prescreen.study import LABELS, Audience
+
+
+def _ae_title(value: str) -> str:
+    """An application entity title: 1 to 16 characters, no backslash or control (PS3.5 6.2)."""
+    title = value.strip(" ")
+    if not 1 <= len(title) <= 16:
+        raise ValueError("an AE title has 1 to 16 characters")
+    if not (title.isascii() and title.isprintable()) or "\\" in title:
+        raise ValueError("an AE title is printable ASCII without backslash")
+    return title
+
+
+def _label(value: str) -> str:
+    if value not in LABELS:
+        raise ValueError(f"one of the 14 findings: {', '.join(LABELS)}")
+    return value
+
+
+AETitle = Annotated[str, AfterValidator(_ae_title)]
+Label = Annotated[str, AfterValidator(_label)]
+Port = Annotated[int, Field(ge=1, le=65535)]
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,31}$")]
+
+
+class Section(BaseModel):
+    """A frozen group of settings that refuses keys it does not know."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Peer(Section):
+    """One sender that may associate: its AE title, and the networks it may come from."""
+
+    ae_title: AETitle
+    networks: tuple[str, ...] = ("127.0.0.0/8", "::1/128")
+
+    @field_validator("networks")
+    @classmethod
+    def _networks(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for network in value:
+            ipaddress.ip_network(network)
+        return value
+
+
+class Receive(Section):
+    """The Storage and Verification SCP."""
+
+    ae_title: AETitle = "PRESCREEN"
+    host: str = "127.0.0.1"
+    port: Port = 11112
+    peers: tuple[Peer, ...] = ()
+    max_pdu: int = Field(default=131_072, ge=4_096, le=1_048_576)
+    max_associations: int = Field(default=25, ge=1, le=500)
+    acse_timeout: float = Field(default=10, gt=0)
+    dimse_timeout: float = Field(default=60, gt=0)
+    network_timeout: float = Field(default=60, gt=0)
+
+
+class Screen(Section):
+    """When a study is due, and how it is worked on."""
+
+    quiet_period: float = Field(default=30, ge=0)
+    quiet_cap: float = Field(default=600, ge=0)
+    batch: int = Field(default=8, ge=1, le=64)
+    lease: float = Field(default=300, gt=0)
+    max_attempts: int = Field(default=3, ge=1, le=20)
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    decode_workers: int = Field(default=1, ge=1, le=16)
+    decode_seconds: float = Field(default=20, gt=0)
+    decode_memory_mb: int = Field(default=2_048, ge=256)
+    max_megapixels: float = Field(default=64, gt=0, le=400)
+
+    @model_validator(mode="after")
+    def _cap_is_longer(self) -> Screen:
+        if self.quiet_cap < self.quiet_period:
+            raise ValueError("quiet_cap must not be shorter than quiet_period")
+        return self
+
+
+class Scope(Section):
+    """Which studies the node answers at all; what is outside gets no notice."""
+
+    calling_ae_titles: tuple[AETitle, ...] = ()
+    minimum_age: float = Field(default=18, ge=0, le=120)
+    unknown_age: Literal["out_of_scope", "screen"] = "out_of_scope"
+    acquired_within_hours: float = Field(default=48, gt=0)
+
+
+#: Most urgent first: the order in which findings are shown.
+URGENCY: tuple[str, ...] = (
+    "Pneumothorax",
+    "Edema",
+    "Pneumonia",
+    "Consolidation",
+    "Effusion",
+    "Mass",
+    "Nodule",
+    "Cardiomegaly",
+    "Atelectasis",
+    "Infiltration",
+    "Emphysema",
+    "Fibrosis",
+    "Pleural_Thickening",
+    "Hernia",
+)
+
+
+class Report(Section):
+    """What is written and how."""
+
+    manufacturer: str = Field(default="prescreen", min_length=1, max_length=64)
+    series_number: int = Field(default=9001, ge=1, le=2_000_000)
+    urgency: tuple[Label, ...] = URGENCY
+    release_auroc: float = Field(default=0.80, ge=0.5, le=1)
+    release_positives: int = Field(default=50, ge=0)
+    attention: bool = False
+    capture_rows: int = Field(default=1080, ge=720, le=2160)
+
+    @field_validator("urgency")
+    @classmethod
+    def _all_labels(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if sorted(value) != sorted(LABELS):
+            raise ValueError("names each of the 14 findings once")
+        return value
+
+
+class Destination(Section):
+    """One place results are sent to, under a name that commands use."""
+
+    name: Name
+    ae_title: AETitle
+    host: str
+    port: Port
+    calling_ae_title: AETitle | None = None
+    audience: Audience = Audience.RELEASE
+    test: bool = False
+    objects: tuple[Literal["sr", "capture"], ...] = ("sr", "capture")
+    acse_timeout: float = Field(default=10, gt=0)
+    dimse_timeout: float = Field(default=60, gt=0)
+    network_timeout: float = Field(default=60, gt=0)
+    retry_first: float = Field(default=5, gt=0)
+    retry_cap: float = Field(default=300, gt=0)
+
+    @model_validator(mode="after")
+    def _test_is_evaluation(self) -> Destination:
+        if self.test and self.audience is not Audience.EVALUATION:
+            raise ValueError('a test destination has audience = "evaluation"')
+        return self
+
+
+class Housekeeping(Section):
+    """Retention, room on the disk, and how often they are looked after."""
+
+    retention_days: float = Field(default=30, gt=0)
+    minimum_free_mb: int = Field(default=2_048, ge=0)
+    every_minutes: float = Field(default=10, gt=0)
+    checkpoint_hours: float = Field(default=24, gt=0)
+    certificates: tuple[Path, ...] = ()
+    certificate_warn_days: float = Field(default=30, gt=0)
+
+
+class Log(Section):
+    """What the process says on standard error."""
+
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    format: Literal["text", "json"] = "text"
+
+
+class Settings(BaseSettings):
+    """All settings of one node."""
+
+    model_config = SettingsConfigDict(
+        frozen=True,
+        extra="forbid",
+        env_prefix="PRESCREEN__",
+        env_nested_delimiter="__",
+    )
+
+    data_dir: Path = Path("/var/lib/prescreen")
+    weights_dir: Path | None = None
+    receive: Receive = Receive()
+    screen: Screen = Screen()
+    scope: Scope = Scope()
+    report: Report = Report()
+    destinations: tuple[Destination, ...] = ()
+    housekeeping: Housekeeping = Housekeeping()
+    log: Log = Log()
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """The environment goes before the file, whose content arrives as init arguments."""
+        return env_settings, init_settings
+
+    @field_validator("destinations")
+    @classmethod
+    def _names_differ(cls, value: tuple[Destination, ...]) -> tuple[Destination, ...]:
+        names = [destination.name for destination in value]
+        if len(set(names)) != len(names):
+            raise ValueError("destinations have different names")
+        return value
+
+    def destination(self, name: str) -> Destination:
+        """The destination of that name; SettingsError lists those there are."""
+        for destination in self.destinations:
+            if destination.name == name:
+                return destination
+        known = ", ".join(d.name for d in self.destinations) or "none is configured"
+        raise SettingsError(f"destination {name!r} is not configured (known: {known})")
+
+
+def load(path: Path | None = None, **overrides: Any) -> Settings:
+    """Settings from the file at `path` (None: defaults), the environment, then `overrides`.
+
+    Raises SettingsError for a file that cannot be read, broken TOML, an unknown key, a wrong
+    type or an impossible value.
+    """
+    content: dict[str, Any] = {} if path is None else _read(path)
+    _refuse_unknown_environment()
+    where = "settings" if path is None else str(path)
+    try:
+        return Settings(**{**content, **overrides})
+    except ValidationError as error:
+        raise SettingsError(_explain(where, error)) from None
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise SettingsError(f"{path}: cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise SettingsError(f"{path}: is not UTF-8 text") from None
+    except tomllib.TOMLDecodeError as error:
+        raise SettingsError(f"{path}: is not valid TOML: {error}") from None
+
+
+def _refuse_unknown_environment(environment: Mapping[str, str] | None = None) -> None:
+    for name in environment if environment is not None else os.environ:
+        if name.startswith("PRESCREEN__"):
+            key = name.removeprefix("PRESCREEN__").split("__")[0].lower()
+            if key not in Settings.model_fields:
+                raise SettingsError(f"environment {name}: unknown key{_suggest(key, Settings)}")
+
+
+def _explain(where: str, error: ValidationError) -> str:
+    lines = []
+    for fault in error.errors(include_url=False):
+        key = ".".join(str(part) for part in fault["loc"])
+        if fault["type"] == "extra_forbidden":
+            section = _section_at(fault["loc"][:-1])
+            lines.append(f"{where}: {key}: unknown key{_suggest(str(fault['loc'][-1]), section)}")
+        elif fault["type"] == "missing":
+            lines.append(f"{where}: {key}: is required")
+        else:
+            rule = fault["msg"].removeprefix("Value error, ")
+            lines.append(f"{where}: {key} = {_shown(fault['input'])}: {rule}")
+    return "\n".join(lines)
+
+
+def _shown(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "…"
+
+
+def _suggest(key: str, section: type[BaseModel] | None) -> str:
+    known = list(section.model_fields) if section is not None else []
+    close = difflib.get_close_matches(key, known, n=1)
+    if close:
+        return f" (did you mean {close[0]!r}?)"
+    return f" (known: {', '.join(known)})" if known else ""
+
+
+_SECTIONS: dict[str, type[BaseModel]] = {
+    "receive": Receive,
+    "peers": Peer,
+    "screen": Screen,
+    "scope": Scope,
+    "report": Report,
+    "destinations": Destination,
+    "housekeeping": Housekeeping,
+    "log": Log,
+}
+
+
+def _section_at(location: tuple[int | str, ...]) -> type[BaseModel] | None:
+    names = [part for part in location if isinstance(part, str)]
+    return _SECTIONS.get(names[-1]) if names else Settings

@@ -1,0 +1,484 @@
+"""The nouns of prescreen: what passes between the rooms of the house.
+
+Frozen values, numpy only. Names are the data element's keyword in snake case where DICOM has one.
+"""
+
+from __future__ import annotations
+
+import datetime
+import enum
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+FloatArray = npt.NDArray[np.float32]
+BoolArray = npt.NDArray[np.bool_]
+
+#: The 14 findings of ChestX-ray14, in the order of the paper's tables (Fang et al., Table 1).
+LABELS: tuple[str, ...] = (
+    "Atelectasis",
+    "Cardiomegaly",
+    "Effusion",
+    "Infiltration",
+    "Mass",
+    "Nodule",
+    "Pneumonia",
+    "Pneumothorax",
+    "Consolidation",
+    "Edema",
+    "Emphysema",
+    "Fibrosis",
+    "Pleural_Thickening",
+    "Hernia",
+)
+
+#: The organs of the segmentation, in the order of `Anatomy.masks`. Left is the patient's left,
+#: which lies on the right of a frontal radiograph.
+ORGANS: tuple[str, ...] = ("left_lung", "right_lung", "heart")
+
+
+class FindingState(enum.StrEnum):
+    """What is said of a finding (clinical rules: never "absent", "negative" or "normal")."""
+
+    FLAGGED = "flagged"
+    NOT_FLAGGED = "not_flagged"
+    UNDETERMINED = "undetermined"
+    NOT_EVALUATED = "not_evaluated"
+
+
+class Outcome(enum.StrEnum):
+    """How a job, or one instance of it, ended."""
+
+    SCREENED = "screened"
+    NOT_SCREENED = "not_screened"
+    OUT_OF_SCOPE = "out_of_scope"
+    FAILED = "failed"
+
+
+class Stage(enum.StrEnum):
+    """The work that is next for a job; the lease says whether someone is on it."""
+
+    SCREEN = "screen"
+    DELIVER = "deliver"
+    DONE = "done"
+
+
+class OutboxState(enum.StrEnum):
+    """What has become of one object on its way to one destination."""
+
+    PENDING = "pending"
+    HELD = "held"
+    DELIVERED = "delivered"
+    COMMITTED = "committed"
+    PARKED = "parked"
+    CANCELLED = "cancelled"
+
+
+class Audience(enum.StrEnum):
+    """Who reads the result: `evaluation` sees all 14 findings, `release` those above the bar."""
+
+    EVALUATION = "evaluation"
+    RELEASE = "release"
+
+
+class Priority(enum.IntEnum):
+    """Order of work: a higher number goes first."""
+
+    ROUTINE = 0
+    HIGH = 5
+    STAT = 10
+
+
+def generate_uid() -> str:
+    """A UID under 2.25 from a random UUID (PS3.5 B.2): unique without a registered root."""
+    return f"2.25.{uuid.uuid4().int}"
+
+
+@dataclass(frozen=True)
+class Header:
+    """The attributes of one instance that rules are made of.
+
+    Text is stripped and upper-cased where DICOM calls it a code string; a missing, empty or
+    malformed attribute is None (or an empty tuple), which never refuses anything by itself.
+    `patient_age` is in years at acquisition. Times are as written by the modality; `acquired`
+    carries a time zone only if the data set does.
+    """
+
+    sop_class_uid: str
+    sop_instance_uid: str
+    series_instance_uid: str
+    study_instance_uid: str
+    transfer_syntax_uid: str | None = None
+    modality: str | None = None
+    body_part_examined: str | None = None
+    anatomic_region: tuple[str, str, str] | None = None  # value, scheme, meaning
+    view_position: str | None = None
+    view_code: tuple[str, str, str] | None = None  # value, scheme, meaning
+    patient_orientation: tuple[str, ...] = ()
+    image_type: tuple[str, ...] = ()
+    presentation_intent_type: str | None = None
+    quality_control_image: str | None = None
+    patient_species_description: str | None = None
+    patient_species_code: tuple[str, str, str] | None = None
+    patient_age: float | None = None
+    patient_sex: str | None = None
+    acquired: datetime.datetime | None = None
+    study_description: str | None = None
+    series_description: str | None = None
+    protocol_name: str | None = None
+    manufacturer: str | None = None
+    manufacturer_model_name: str | None = None
+    photometric_interpretation: str | None = None
+    rows: int | None = None
+    columns: int | None = None
+    number_of_frames: int = 1
+    burned_in_annotation: str | None = None
+    is_own_result: bool = False
+
+    @property
+    def view(self) -> str | None:
+        """PA, AP, LATERAL, OBLIQUE or None where neither the tag nor its coded form says."""
+        return _view_of(self.view_position, self.view_code)
+
+
+_VIEW_POSITIONS = {
+    "PA": "PA",
+    "AP": "AP",
+    "LL": "LATERAL",
+    "RL": "LATERAL",
+    "LLD": "AP",  # decubitus films are frontal projections
+    "RLD": "AP",
+    "LLO": "OBLIQUE",
+    "RLO": "OBLIQUE",
+    "LAT": "LATERAL",
+    "LATERAL": "LATERAL",
+    "L": "LATERAL",
+}
+# Coded views (PS3.16 CID 4010) as the standard and its predecessors write them.
+_VIEW_CODES = {
+    ("399348003", "SCT"): "PA",
+    ("272479007", "SCT"): "PA",
+    ("R-10214", "SRT"): "PA",
+    ("399067008", "SCT"): "AP",
+    ("272460009", "SCT"): "AP",
+    ("R-10206", "SRT"): "AP",
+    ("399198007", "SCT"): "LATERAL",
+    ("399173006", "SCT"): "LATERAL",
+    ("R-10236", "SRT"): "LATERAL",
+    ("R-10232", "SRT"): "LATERAL",
+}
+
+
+def _view_of(view_position: str | None, view_code: tuple[str, str, str] | None) -> str | None:
+    if view_position in _VIEW_POSITIONS:
+        return _VIEW_POSITIONS[view_position]
+    if view_code is not None:
+        return _VIEW_CODES.get((view_code[0], view_code[1]))
+    return None
+
+
+@dataclass(frozen=True)
+class Radiograph:
+    """One radiograph ready for eyes and networks.
+
+    `pixels` is float32, (rows, columns), 0…1 after the VOI, air dark, pixels square.
+    `stored_shape` is (Rows, Columns) of the instance; `to_stored` maps back to it.
+    `pixel_spacing` is mm between rows and between columns *of the stored pixels*, or None.
+    `pixel_sha256` is the digest of the decoded stored values, before any look-up table.
+    """
+
+    header: Header
+    pixels: FloatArray
+    stored_shape: tuple[int, int]
+    pixel_spacing: tuple[float, float] | None
+    pixel_sha256: str
+
+    @property
+    def to_stored(self) -> tuple[float, float]:
+        """Factors (rows, columns) from pixel coordinates here to those of the stored image."""
+        rows, columns = self.pixels.shape
+        return self.stored_shape[0] / rows, self.stored_shape[1] / columns
+
+
+@dataclass(frozen=True)
+class Anatomy:
+    """Left lung, right lung and heart of one radiograph.
+
+    `masks` is bool, (3, height, width), in the order of ORGANS, on a grid that spans the whole
+    radiograph (row r of the grid covers r/height … (r+1)/height of its rows). `certainty` is the
+    mean sigmoid inside each mask, 0…1, zero where the mask is empty.
+    """
+
+    masks: BoolArray
+    certainty: tuple[float, float, float]
+
+    @property
+    def area(self) -> tuple[float, float, float]:
+        """Share of the radiograph's area that each organ covers, 0…1."""
+        height, width = self.masks.shape[1:]
+        left, right, heart = (float(np.count_nonzero(m)) / (height * width) for m in self.masks)
+        return left, right, heart
+
+    @property
+    def cardiac_diameter(self) -> tuple[float, float, float] | None:
+        """Widest extent of the heart: (row, first column, last column) as shares 0…1 of the grid.
+
+        The transverse diameter of the cardiothoracic ratio is the sum of the greatest distances
+        to the right and to the left of the midline; both extremes are drawn at their mean row.
+        """
+        return _extent(self.masks[2])
+
+    @property
+    def thoracic_diameter(self) -> tuple[float, float, float] | None:
+        """Greatest inner width of the thorax: (row, first column, last column), shares 0…1.
+
+        Measured along one row, where the lungs reach furthest apart.
+        """
+        if not self.masks[0].any() or not self.masks[1].any():
+            return None
+        return _widest_row(self.masks[0] | self.masks[1])
+
+    @property
+    def cardiothoracic_ratio(self) -> float | None:
+        """Cardiac over thoracic diameter, or None where an organ is missing."""
+        cardiac, thoracic = self.cardiac_diameter, self.thoracic_diameter
+        if cardiac is None or thoracic is None:
+            return None
+        width = thoracic[2] - thoracic[1]
+        return (cardiac[2] - cardiac[1]) / width if width > 0 else None
+
+
+def _extent(mask: BoolArray) -> tuple[float, float, float] | None:
+    columns = np.flatnonzero(mask.any(axis=0))
+    if columns.size == 0:
+        return None
+    height, width = mask.shape
+    first, last = int(columns[0]), int(columns[-1])
+    rows = np.concatenate([np.flatnonzero(mask[:, first]), np.flatnonzero(mask[:, last])])
+    return (float(rows.mean()) + 0.5) / height, first / width, (last + 1) / width
+
+
+def _widest_row(mask: BoolArray) -> tuple[float, float, float] | None:
+    occupied = mask.any(axis=1)
+    if not occupied.any():
+        return None
+    height, width = mask.shape
+    first = mask.argmax(axis=1)
+    last = width - 1 - mask[:, ::-1].argmax(axis=1)
+    row = int(np.where(occupied, last - first, -1).argmax())
+    return (row + 0.5) / height, int(first[row]) / width, (int(last[row]) + 1) / width
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What the networks say of one label on one radiograph.
+
+    `probability` comes from the masked network, `probability_unmasked` from the unmasked head on
+    the same features; where they fall on different sides of `threshold` the state is
+    `undetermined`. All three are 0…1. `reason` is a code where the state needs one.
+    """
+
+    label: str
+    probability: float
+    probability_unmasked: float
+    threshold: float
+    state: FindingState
+    reason: str | None = None
+
+
+@dataclass(frozen=True)
+class LabelFigures:
+    """How good the weights are at one label, from the manifest (pooled validation figures)."""
+
+    label: str
+    threshold: float
+    auroc: float | None
+    auroc_low: float | None  # lower 95 % bound
+    positives: int
+    sensitivity: float | None
+    specificity: float | None
+
+
+@dataclass(frozen=True)
+class Network:
+    """One set of weights in use, as algorithm identification (TID 4019) needs it."""
+
+    name: str  # e.g. "prescreen findings"
+    version: str
+    sha256: str
+    device_uid: str  # changes whenever the weights do
+    preset: str = ""
+
+
+@dataclass(frozen=True)
+class Model:
+    """The two networks together with the figures that their manifests state."""
+
+    lungs_heart: Network
+    findings: Network
+    figures: tuple[LabelFigures, ...]
+    threshold_rule: str
+    calibrated: bool
+    feature_distance_limit: float | None  # beyond it a radiograph is unlike the training data
+
+    def figures_of(self, label: str) -> LabelFigures:
+        return next(f for f in self.figures if f.label == label)
+
+
+@dataclass(frozen=True)
+class Screening:
+    """What the networks say of one radiograph; nothing of it has passed the gate yet.
+
+    `attention` maps a label to float32 (h, w), 0…1, spanning the whole radiograph like
+    `Anatomy.masks`: where the network looked, which is not a lesion outline. `inside` is the
+    share of attention within lungs and heart per label, computed before masking.
+    """
+
+    anatomy: Anatomy
+    findings: tuple[Finding, ...]
+    feature_distance: float
+    model: Model
+    attention: Mapping[str, FloatArray] = field(default_factory=dict)
+    inside: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class ImageResult:
+    """The answer for one instance of a study: what goes into the report.
+
+    `findings` is empty unless the outcome is `screened`. The two diameters are
+    (row, first column, last column) in pixels of the stored image, the ratio is None unless the
+    view is PA. `carried_over` marks a result of an earlier report of the same study.
+    """
+
+    header: Header
+    outcome: Outcome
+    reason: str | None
+    findings: tuple[Finding, ...] = ()
+    cardiothoracic_ratio: float | None = None
+    cardiac_diameter: tuple[float, float, float] | None = None
+    thoracic_diameter: tuple[float, float, float] | None = None
+    feature_distance: float | None = None
+    carried_over: bool = False
+
+
+@dataclass(frozen=True)
+class Incoming:
+    """One C-STORE request as it came in: the bytes as received, with Part 10 preamble and meta."""
+
+    sop_class_uid: str
+    sop_instance_uid: str
+    transfer_syntax_uid: str
+    part10: bytes
+    calling_ae_title: str
+    called_ae_title: str
+    peer_address: str
+
+
+@dataclass(frozen=True)
+class Identity:
+    """The attributes of a kept instance that keys and revisions are made of (PS3.3 C.2, C.4).
+
+    Text is decoded. Issuers are part of the keys.
+    """
+
+    sop_class_uid: str
+    sop_instance_uid: str
+    series_instance_uid: str
+    study_instance_uid: str
+    transfer_syntax_uid: str
+    modality: str | None = None
+    patient_id: str = ""
+    issuer_of_patient_id: str = ""
+    patient_name: str = ""
+    patient_birth_date: str = ""
+    accession_number: str = ""
+    issuer_of_accession_number: str = ""
+    study_date: str = ""
+    requested_priority: str = ""
+
+
+@dataclass(frozen=True)
+class Instance:
+    """One kept instance: a row of the database and a file of the spool."""
+
+    instance_id: int
+    study_instance_uid: str
+    series_instance_uid: str
+    sop_instance_uid: str
+    sop_class_uid: str
+    transfer_syntax_uid: str
+    sha256: str
+    size: int
+    path: Path
+    calling_ae_title: str
+    received_at: datetime.datetime
+    modality: str | None = None
+    #: sop-instance-level: "first", or "again" for other bytes under a UID already kept
+    arrival: str = "first"
+
+
+@dataclass(frozen=True)
+class Job:
+    """The work on one study, closed when claimed: its set of instances never changes again."""
+
+    job_id: int
+    study_instance_uid: str
+    stage: Stage
+    instances: tuple[Instance, ...]
+    attempt: int
+    lease_token: str
+    priority: int = Priority.ROUTINE
+    predecessor_job_id: int | None = None
+    #: results of the earlier reports of this study, newest answer per instance
+    earlier: tuple[ImageResult, ...] = ()
+
+
+@dataclass(frozen=True)
+class ResultObject:
+    """One object of a results folder, complete and final."""
+
+    kind: str  # "sr" or "capture"
+    audience: Audience
+    sop_class_uid: str
+    sop_instance_uid: str
+    series_instance_uid: str
+    file_name: str
+    fallback_sop_instance_uid: str | None = None
+    source_sop_instance_uid: str | None = None
+
+
+@dataclass(frozen=True)
+class Delivery:
+    """One outbox row that has been claimed: one object on its way to one destination."""
+
+    outbox_id: int
+    job_id: int
+    destination: str
+    kind: str
+    sop_class_uid: str
+    sop_instance_uid: str
+    path: Path
+    attempt: int
+    lease_token: str
+    fallback_sop_instance_uid: str | None = None
+    uses_fallback: bool = False
+    study_instance_uid: str = ""
+
+
+@dataclass(frozen=True)
+class Event:
+    """One audited fact. `detail` holds codes and numbers, never a patient's name or id."""
+
+    event_id: int
+    at: datetime.datetime
+    kind: str
+    detail: Mapping[str, Any]
+    study_instance_uid: str | None = None
+    sop_instance_uid: str | None = None
+    job_id: int | None = None
