@@ -1,0 +1,53 @@
+# Two commands do everything: `make demo` and `make test`. They share one .venv.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+RUNS ?= $(HOME)/.cache/prescreen/runs
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test check peers bench soak train clean
+
+help:  ## what can be made
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/ -/'
+
+install: $(STAMP)  ## create .venv and install the pinned dependencies
+
+$(STAMP): constraints.txt setup.cfg pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt pip
+	@echo "installing the dependencies (about 5 GB with torch; a few minutes)"
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[demo,train,test]'
+	@touch $@
+
+demo: $(STAMP)  ## real radiographs through the node; DICOM=path takes your own files
+	$(BIN)/prescreen demo $(if $(DICOM),$(DICOM),) --out demo-out
+
+peers:
+	@missing=; for peer in storescu storescp echoscu dsrdump dcmcjpeg Orthanc; do \
+	  command -v $$peer >/dev/null 2>&1 || [ -x /usr/sbin/$$peer ] || missing="$$missing $$peer"; done; \
+	if [ -n "$$missing" ]; then \
+	  echo "missing peers:$$missing; install them with: apt-get install -y dcmtk orthanc" >&2; exit 3; fi
+
+check: $(STAMP)  ## ruff, mypy --strict, import contracts
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+test: peers $(STAMP) check  ## install, check, run the tests
+	$(BIN)/python -m pytest -m "not soak"
+
+bench: peers $(STAMP)  ## rates, CPU per study, memory, latency: one JSON and one table
+	$(BIN)/python -m bench --json bench.json
+
+soak: peers $(STAMP)  ## the slow tests
+	$(BIN)/python -m pytest -m soak
+
+train: $(STAMP)  ## train both networks on the data at hand (hours on a CPU)
+	$(BIN)/python -m train.lungs_heart --out $(RUNS)
+	$(BIN)/python -m train.findings --out $(RUNS)
+
+clean:
+	rm -rf $(VENV) build dist demo-out bench.json

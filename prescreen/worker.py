@@ -1,0 +1,101 @@
+"""The loop: claim, handle, renew the lease, stop when told.
+
+One loop serves both kinds of work, jobs and deliveries. What is claimed is counted before it is
+worked on, so work that kills the process is not handed out for ever; what is handled settles
+itself. The loop ends between two pieces of work, never inside one.
+"""
+
+from __future__ import annotations
+
+import logging
+import signal
+import threading
+from collections.abc import Callable, Sequence
+from types import FrameType
+from typing import Generic, TypeVar
+
+from prescreen.errors import LeaseLost, StoreError
+
+Work = TypeVar("Work")
+
+logger = logging.getLogger(__name__)
+
+
+class Worker(Generic[Work]):
+    """Claims work, handles it, and renews its lease meanwhile.
+
+    `claim` returns what is due (nothing: an empty sequence) with the leases set; `handle` does it
+    and settles it; `renew` pushes a lease back and raises LeaseLost where another owns the work
+    by now. `pause` and `renew_every` are seconds.
+    """
+
+    def __init__(
+        self,
+        claim: Callable[[], Sequence[Work]],
+        handle: Callable[[Sequence[Work]], None],
+        renew: Callable[[Work], None],
+        *,
+        pause: float = 0.5,
+        renew_every: float = 60.0,
+    ) -> None:
+        self._claim = claim
+        self._handle = handle
+        self._renew = renew
+        self._pause = pause
+        self._renew_every = renew_every
+        self._stop = threading.Event()
+
+    def stop(self) -> None:
+        """Ask the loop to end after the work in hand."""
+        self._stop.set()
+
+    @property
+    def stopping(self) -> bool:
+        """True once the loop was asked to end: long work may look between two of its steps."""
+        return self._stop.is_set()
+
+    def run(self) -> None:
+        """Work until stopped. A store that cannot be used is waited for, not died of."""
+        while not self._stop.is_set():
+            if not self.run_once():
+                self._stop.wait(self._pause)
+
+    def run_once(self) -> bool:
+        """Claim and handle once; False where nothing was due."""
+        try:
+            work = self._claim()
+        except StoreError:
+            logger.exception("cannot claim work; trying again")
+            return False
+        if not work:
+            return False
+        done = threading.Event()
+        renewal = threading.Thread(target=self._keep_leases, args=(work, done), daemon=True)
+        renewal.start()
+        try:
+            self._handle(work)
+        except LeaseLost:
+            logger.warning("the lease was lost; another worker owns the work")
+        finally:
+            done.set()
+            renewal.join()
+        return True
+
+    def _keep_leases(self, work: Sequence[Work], done: threading.Event) -> None:
+        while not done.wait(self._renew_every):
+            for piece in work:
+                try:
+                    self._renew(piece)
+                except (LeaseLost, StoreError):
+                    logger.warning("a lease could not be renewed")
+
+
+def stop_on_signals(*stops: Callable[[], None]) -> None:
+    """Let SIGTERM and SIGINT call `stops`; only from a process's main thread."""
+
+    def on_signal(number: int, frame: FrameType | None) -> None:
+        for stop in stops:
+            stop()
+
+    signal.signal(signal.SIGTERM, on_signal)
+    signal.signal(signal.SIGINT, on_signal)
