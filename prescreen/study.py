@@ -79,6 +79,17 @@ class OutboxState(enum.StrEnum):
     CANCELLED = "cancelled"
 
 
+class Disposition(enum.StrEnum):
+    """What an instance is to the node; `again` until screening has told the bytes apart."""
+
+    NEW = "new"
+    AGAIN = "again"
+    DUPLICATE = "duplicate"
+    REVISION = "revision"
+    CONFLICT = "conflict"
+    IGNORED = "ignored"
+
+
 class Audience(enum.StrEnum):
     """Who reads the result: `evaluation` sees all 14 findings, `release` those above the bar."""
 
@@ -159,18 +170,26 @@ _VIEW_POSITIONS = {
     "LATERAL": "LATERAL",
     "L": "LATERAL",
 }
-# Coded views (PS3.16 CID 4010) as the standard and its predecessors write them.
+# Coded views: PS3.16 CID 4010 "DX View", each SNOMED CT code with the SNOMED RT codes that older
+# editions wrote. Sagittal, axial and the views of limbs and skull are not for a chest: no view.
+_VIEW_CONCEPTS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
+    "PA": (("272479007",), ("R-10214", "R-40888")),
+    "AP": (("399348003",), ("R-10206",)),
+    "LATERAL": (
+        ("399067008", "399173006", "399198007", "399352003", "399260004"),
+        ("R-102CD", "R-10236", "R-10232", "R-10228", "R-10224"),
+    ),
+    "OBLIQUE": (
+        ("399182000", "399184004", "399236003", "399135007", "399356000", "399006002", "399038007"),
+        ("R-102C1", "R-10238", "R-10234", "R-10220", "R-40985", "R-10212", "R-10210"),
+    ),
+}
 _VIEW_CODES = {
-    ("399348003", "SCT"): "PA",
-    ("272479007", "SCT"): "PA",
-    ("R-10214", "SRT"): "PA",
-    ("399067008", "SCT"): "AP",
-    ("272460009", "SCT"): "AP",
-    ("R-10206", "SRT"): "AP",
-    ("399198007", "SCT"): "LATERAL",
-    ("399173006", "SCT"): "LATERAL",
-    ("R-10236", "SRT"): "LATERAL",
-    ("R-10232", "SRT"): "LATERAL",
+    (value, scheme): view
+    for view, (current, retired) in _VIEW_CONCEPTS.items()
+    for values, schemes in ((current, ("SCT",)), (retired, ("SRT", "SNM3", "99SDM")))
+    for value in values
+    for scheme in schemes
 }
 
 
@@ -292,8 +311,21 @@ class Finding:
 
 
 @dataclass(frozen=True)
+class ViewFigures:
+    """How good the weights are at one label on one view (PA or AP), from the manifest."""
+
+    auroc: float
+    auroc_low: float
+    positives: int
+
+
+@dataclass(frozen=True)
 class LabelFigures:
-    """How good the weights are at one label, from the manifest (pooled validation figures)."""
+    """How good the weights are at one label, from the manifest (pooled validation figures).
+
+    `by_view` holds the figures for PA and for AP where there are any: a finding without figures
+    for the view at hand is not evaluated on its way to a release audience.
+    """
 
     label: str
     threshold: float
@@ -302,6 +334,7 @@ class LabelFigures:
     positives: int
     sensitivity: float | None
     specificity: float | None
+    by_view: Mapping[str, ViewFigures] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -421,6 +454,11 @@ class Instance:
     modality: str | None = None
     #: sop-instance-level: "first", or "again" for other bytes under a UID already kept
     arrival: str = "first"
+    disposition: Disposition = Disposition.NEW
+    #: known once the instance has been decoded
+    pixel_sha256: str | None = None
+    #: salted digest of the identity attributes: equal where patient and study identity are
+    identity_digest: str = ""
 
 
 @dataclass(frozen=True)
@@ -437,6 +475,10 @@ class Job:
     predecessor_job_id: int | None = None
     #: results of the earlier reports of this study, newest answer per instance
     earlier: tuple[ImageResult, ...] = ()
+    #: destinations that were live when the job was first claimed; the others are silent for it
+    live_destinations: frozenset[str] = frozenset()
+    #: findings on hold when the job was first claimed: reported as not evaluated
+    held_findings: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -469,6 +511,8 @@ class Delivery:
     fallback_sop_instance_uid: str | None = None
     uses_fallback: bool = False
     study_instance_uid: str = ""
+    #: when the peer first answered with a failure status, None where it has not
+    refused_since: datetime.datetime | None = None
 
 
 @dataclass(frozen=True)

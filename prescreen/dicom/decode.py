@@ -1,0 +1,260 @@
+"""Pixels are decoded in processes of their own, with limits on memory and time.
+
+A codec is native code that meets whatever a sender wrote: it may crash, never end or ask for all
+memory. The child pays for that, its image is refused, and a new child takes the next one.
+"""
+
+from __future__ import annotations
+
+import mmap
+import multiprocessing
+import os
+import resource
+import signal
+import warnings
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import numpy as np
+import pebble
+import pydicom
+
+from prescreen.dicom.header import unparsable
+from prescreen.dicom.reasons import ImageReason
+from prescreen.dicom.render import Allocate, render
+from prescreen.errors import UnusableImage
+from prescreen.study import FloatArray, Radiograph
+
+_MIB = 1 << 20
+
+
+@dataclass(frozen=True)
+class _Memory:
+    """Memory of the parent that a child opens by name, and fills with pixels.
+
+    Anonymous (memfd): no file is left when either process dies, and unlike /dev/shm it is not
+    64 MiB small in a container. Sixteen megabytes through a pipe would cost as much as rendering.
+    """
+
+    process: int
+    descriptor: int
+
+    @classmethod
+    def new(cls) -> _Memory:
+        return cls(os.getpid(), os.memfd_create("prescreen-pixels"))
+
+    def allocate(self, shape: tuple[int, int]) -> FloatArray:
+        """In the child: make room for `shape`, and map it."""
+        path = f"/proc/{self.process}/fd/{self.descriptor}"
+        descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        try:
+            os.ftruncate(descriptor, 4 * shape[0] * shape[1])
+            return _mapped(descriptor, shape)
+        finally:
+            os.close(descriptor)
+
+    def pixels(self, shape: tuple[int, int]) -> FloatArray:
+        """In the parent: what the child has written. The mapping lives as long as the array."""
+        return _mapped(self.descriptor, shape)
+
+    def close(self) -> None:
+        os.close(self.descriptor)
+
+
+def _mapped(descriptor: int, shape: tuple[int, int]) -> FloatArray:
+    flags = mmap.MAP_SHARED | mmap.MAP_POPULATE
+    memory = mmap.mmap(descriptor, 4 * shape[0] * shape[1], flags=flags)
+    return np.frombuffer(memory, np.float32).reshape(shape)
+
+
+@dataclass(frozen=True)
+class _Answer:
+    """What comes back through the pipe: all but the pixels, which lie in the memory."""
+
+    ds: pydicom.Dataset
+    radiograph: Radiograph
+    shape: tuple[int, int]
+
+
+Read = Callable[[Path, float, Allocate], tuple[pydicom.Dataset, Radiograph]]
+
+
+def read_image(
+    path: Path, max_megapixels: float, allocate: Allocate
+) -> tuple[pydicom.Dataset, Radiograph]:
+    """Part 10 file → (its data set without pixels, its radiograph), in this very process.
+
+    Raises UnusableImage. Not for files from outside unless this process may be lost: see Decoder.
+    """
+    try:
+        ds = pydicom.dcmread(path)
+        len(ds.file_meta)
+    except MemoryError:
+        raise
+    except Exception as error:  # pydicom raises what it likes, with values in the text
+        raise unparsable(error) from None
+    radiograph = render(ds, max_megapixels=max_megapixels, allocate=allocate)
+    del ds.PixelData
+    return ds, radiograph
+
+
+def _start(memory_mb: int) -> None:
+    """Begin a child: quiet, no core dumps (they would hold patients), memory limited."""
+    warnings.simplefilter("ignore")
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    with Path("/proc/self/statm").open(encoding="ascii") as statm:
+        now = int(statm.read().split()[0]) * resource.getpagesize()
+    limit = now + memory_mb * _MIB
+    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+
+
+def _limit_processor_time(seconds: float) -> None:
+    """Twice the wall clock's limit from now on: ends a child whose parent is no more."""
+    usage = resource.getrusage(resource.RUSAGE_SELF)
+    limit = int(usage.ru_utime + usage.ru_stime + 2 * seconds) + 1
+    _, hard = resource.getrlimit(resource.RLIMIT_CPU)
+    resource.setrlimit(resource.RLIMIT_CPU, (limit, hard))
+
+
+def _answer(
+    read: Read, path: Path, memory: _Memory, seconds: float, max_megapixels: float
+) -> _Answer:
+    """In the child: one image."""
+    _limit_processor_time(seconds)
+    try:
+        ds, radiograph = read(path, max_megapixels, memory.allocate)
+    except UnusableImage:
+        raise
+    except MemoryError:
+        raise UnusableImage(
+            "decoding needs more memory than decode_memory_mb allows", ImageReason.DECODE_MEMORY
+        ) from None
+    except Exception as error:  # a text may hold values of the data set; type and line do not
+        raise UnusableImage(
+            f"reading the image failed ({_where(error)})", ImageReason.DECODE_FAILED
+        ) from None
+    shape = (radiograph.pixels.shape[0], radiograph.pixels.shape[1])
+    nothing = np.empty((0, 0), np.float32)
+    return _Answer(ds, replace(radiograph, pixels=nothing), shape)
+
+
+def _where(error: Exception) -> str:
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    place = "" if trace is None else f" at {Path(trace.tb_frame.f_code.co_filename).name}"
+    return f"{type(error).__name__}{place}:{trace.tb_lineno if trace else 0}"
+
+
+class Decoder:
+    """Long-lived child processes that turn files into radiographs.
+
+    `workers` children, at most `seconds` of wall clock and `memory_mb` MiB beyond a child's own
+    start for one image, at most `max_megapixels`. Safe to use from several threads. Close it, or
+    use it in `with`. `read_image` is what a child does; tests give others.
+    """
+
+    def __init__(
+        self,
+        workers: int = 1,
+        seconds: float = 20,
+        memory_mb: int = 2_048,
+        max_megapixels: float = 64,
+        read: Read = read_image,
+    ) -> None:
+        self._workers = workers
+        self._seconds = seconds
+        self._memory_mb = memory_mb
+        self._max_megapixels = max_megapixels
+        self._read = read
+        self._pool = self._new_pool()
+
+    def read(self, path: Path) -> tuple[pydicom.Dataset, Radiograph]:
+        """The data set of a Part 10 file without its pixel data, and its radiograph.
+
+        Raises UnusableImage with an ImageReason: what `render` refuses, and a child that died,
+        took too long or wanted too much memory. The next image is read all the same.
+        """
+        answer = self.read_all([path])[0]
+        if isinstance(answer, UnusableImage):
+            raise answer
+        return answer
+
+    def read_all(
+        self, paths: Sequence[Path]
+    ) -> list[tuple[pydicom.Dataset, Radiograph] | UnusableImage]:
+        """`read` for each path, as many at once as there are workers; answers in order."""
+        memories = [_Memory.new() for _ in paths]
+        try:
+            futures = [
+                self._schedule(path, memory) for path, memory in zip(paths, memories, strict=True)
+            ]
+            return [
+                self._settled(future, memory)
+                for future, memory in zip(futures, memories, strict=True)
+            ]
+        finally:
+            for memory in memories:
+                memory.close()
+
+    def close(self) -> None:
+        """End the children, whatever they are at."""
+        self._pool.stop()  # type: ignore[no-untyped-call]
+        self._pool.join()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _new_pool(self) -> pebble.ProcessPool:
+        # spawn: a fork of the screening process would carry its networks, and its threads' locks
+        return pebble.ProcessPool(
+            max_workers=self._workers,
+            initializer=_start,
+            initargs=(self._memory_mb,),
+            context=multiprocessing.get_context("spawn"),
+        )
+
+    def _schedule(self, path: Path, memory: _Memory) -> Future[_Answer]:
+        future: Future[_Answer] = self._pool.schedule(
+            _answer,
+            args=(self._read, path, memory, self._seconds, self._max_megapixels),
+            timeout=self._seconds,
+        )
+        return future
+
+    def _settled(
+        self, future: Future[_Answer], memory: _Memory
+    ) -> tuple[pydicom.Dataset, Radiograph] | UnusableImage:
+        try:
+            answer = future.result()
+        except UnusableImage as error:
+            return error
+        except TimeoutError:
+            return self._timed_out()
+        except pebble.ProcessExpired as error:
+            return self._timed_out() if -error.exitcode == signal.SIGXCPU else _crashed(error)
+        return answer.ds, replace(answer.radiograph, pixels=memory.pixels(answer.shape))
+
+    def _timed_out(self) -> UnusableImage:
+        return UnusableImage(
+            f"decoding took longer than decode_seconds = {self._seconds:g}",
+            ImageReason.DECODE_TIMEOUT,
+        )
+
+
+def _crashed(error: pebble.ProcessExpired) -> UnusableImage:
+    code = error.exitcode
+    how = f"by signal {-code}" if code < 0 else f"with exit status {code}"
+    return UnusableImage(f"the decoding process ended {how}", ImageReason.DECODE_CRASHED)

@@ -1,0 +1,183 @@
+"""A data set → `study.Header`: the attributes that rules are made of."""
+
+from __future__ import annotations
+
+import datetime
+import re
+from pathlib import Path
+
+import pydicom
+
+from prescreen.dicom.attributes import Attributes
+from prescreen.dicom.reasons import ImageReason
+from prescreen.errors import UnusableImage
+from prescreen.study import Header
+
+#: Manufacturer's Model Name of everything this software writes. The manufacturer is a setting
+#: and may change while results of before it are still about, so it tells nothing.
+OWN_MODEL = "prescreen"
+
+_DATES = (
+    ("AcquisitionDate", "AcquisitionTime"),
+    ("ContentDate", "ContentTime"),
+    ("SeriesDate", "SeriesTime"),
+    ("StudyDate", "StudyTime"),
+)
+_DATE = re.compile(r"(\d{4})[.-]?(\d{2})[.-]?(\d{2})")
+_TIME = re.compile(r"(\d{2})(?::?(\d{2})(?::?(\d{2})(?:\.(\d{1,6}))?)?)?")
+_DATETIME = re.compile(r"(\d{8})(\d[\d.]*)?([+-]\d{4})?")
+_OFFSET = re.compile(r"([+-])(\d{2})(\d{2})")
+_AGE = re.compile(r"(\d{1,3})([DWMY])")
+_DAYS_A_YEAR = 365.25
+_UNITS = {"D": 1 / _DAYS_A_YEAR, "W": 7 / _DAYS_A_YEAR, "M": 1 / 12, "Y": 1.0}
+
+
+def read_header(path: Path) -> pydicom.Dataset:
+    """All of a Part 10 file but its pixel data.
+
+    Raises UnusableImage (`unreadable`, `unparsable`): no such file, or not DICOM.
+    """
+    try:
+        ds = pydicom.dcmread(path, stop_before_pixels=True)
+        len(ds.file_meta)
+    except OSError as error:
+        raise _unreadable(error) from None
+    except Exception as error:  # pydicom raises what it likes, with values in the text
+        raise unparsable(error) from None
+    return ds
+
+
+def _unreadable(error: OSError) -> UnusableImage:
+    why = error.strerror or type(error).__name__
+    return UnusableImage(f"the file cannot be read: {why}", ImageReason.UNREADABLE)
+
+
+def unparsable(error: Exception) -> UnusableImage:
+    """pydicom's complaint without its text, in which values of the data set may stand."""
+    if isinstance(error, OSError):
+        return _unreadable(error)
+    if isinstance(error, EOFError):
+        return UnusableImage(
+            "the file is truncated: it ends within a data element; send it again",
+            ImageReason.TRUNCATED,
+        )
+    return UnusableImage(
+        f"the file does not parse as DICOM Part 10 ({type(error).__name__}): "
+        "it is damaged, or it is not DICOM",
+        ImageReason.UNPARSABLE,
+    )
+
+
+def header_of(ds: pydicom.Dataset, own_model: str = OWN_MODEL) -> Header:
+    """Every field of Header; never raises on what the sender wrote.
+
+    `is_own_result`: Manufacturer's Model Name of the equipment, or of one that contributed
+    (PS3.3 C.12.1.5), is `own_model`.
+    """
+    attributes = Attributes(ds)
+    acquired = _acquired(attributes)
+    return Header(
+        sop_class_uid=attributes.text("SOPClassUID") or "",
+        sop_instance_uid=attributes.text("SOPInstanceUID") or "",
+        series_instance_uid=attributes.text("SeriesInstanceUID") or "",
+        study_instance_uid=attributes.text("StudyInstanceUID") or "",
+        transfer_syntax_uid=_transfer_syntax_uid(ds),
+        modality=attributes.code("Modality"),
+        body_part_examined=attributes.code("BodyPartExamined"),
+        anatomic_region=attributes.concept("AnatomicRegionSequence"),
+        view_position=attributes.code("ViewPosition"),
+        view_code=attributes.concept("ViewCodeSequence"),
+        patient_orientation=attributes.codes("PatientOrientation"),
+        image_type=attributes.codes("ImageType"),
+        presentation_intent_type=attributes.code("PresentationIntentType"),
+        quality_control_image=attributes.code("QualityControlImage"),
+        patient_species_description=attributes.text("PatientSpeciesDescription"),
+        patient_species_code=attributes.concept("PatientSpeciesCodeSequence"),
+        patient_age=_age(attributes, acquired),
+        patient_sex=attributes.code("PatientSex"),
+        acquired=acquired,
+        study_description=attributes.text("StudyDescription"),
+        series_description=attributes.text("SeriesDescription"),
+        protocol_name=attributes.text("ProtocolName"),
+        manufacturer=attributes.text("Manufacturer"),
+        manufacturer_model_name=attributes.text("ManufacturerModelName"),
+        photometric_interpretation=attributes.code("PhotometricInterpretation"),
+        rows=attributes.integer("Rows"),
+        columns=attributes.integer("Columns"),
+        number_of_frames=attributes.integer("NumberOfFrames") or 1,
+        burned_in_annotation=attributes.code("BurnedInAnnotation"),
+        is_own_result=_is_own(attributes, own_model),
+    )
+
+
+def _transfer_syntax_uid(ds: pydicom.Dataset) -> str | None:
+    meta = getattr(ds, "file_meta", None)
+    return None if meta is None else Attributes(meta).text("TransferSyntaxUID")
+
+
+def _is_own(attributes: Attributes, own_model: str) -> bool:
+    equipment = [attributes, *attributes.items("ContributingEquipmentSequence")]
+    models = (item.text("ManufacturerModelName") or "" for item in equipment)
+    return any(model.casefold() == own_model.casefold() for model in models)
+
+
+def _acquired(attributes: Attributes) -> datetime.datetime | None:
+    zone = _zone(attributes.text("TimezoneOffsetFromUTC"))
+    moment = _datetime(attributes.text("AcquisitionDateTime"), zone)
+    if moment is not None:
+        return moment
+    for date_keyword, time_keyword in _DATES:
+        date = _date(attributes.text(date_keyword))
+        if date is not None:
+            time = _time(attributes.text(time_keyword)) or datetime.time()
+            return datetime.datetime.combine(date, time, zone)
+    return None
+
+
+def _datetime(text: str | None, zone: datetime.tzinfo | None) -> datetime.datetime | None:
+    match = _DATETIME.fullmatch(text or "")
+    if match is None:
+        return None
+    date, time = _date(match[1]), _time(match[2])
+    if date is None:
+        return None
+    return datetime.datetime.combine(date, time or datetime.time(), _zone(match[3]) or zone)
+
+
+def _date(text: str | None) -> datetime.date | None:
+    match = _DATE.fullmatch(text or "")
+    try:
+        return datetime.date(int(match[1]), int(match[2]), int(match[3])) if match else None
+    except ValueError:
+        return None
+
+
+def _time(text: str | None) -> datetime.time | None:
+    match = _TIME.fullmatch(text or "")
+    if match is None:
+        return None
+    hour, minute, second = (int(part or 0) for part in match.groups()[:3])
+    microsecond = int((match[4] or "").ljust(6, "0"))
+    try:
+        return datetime.time(hour, minute, min(second, 59), microsecond)  # 60 is a leap second
+    except ValueError:
+        return None
+
+
+def _zone(text: str | None) -> datetime.timezone | None:
+    match = _OFFSET.fullmatch(text or "")
+    if match is None or int(match[2]) > 14 or int(match[3]) > 59:
+        return None
+    offset = datetime.timedelta(hours=int(match[2]), minutes=int(match[3]))
+    return datetime.timezone(-offset if match[1] == "-" else offset)
+
+
+def _age(attributes: Attributes, acquired: datetime.datetime | None) -> float | None:
+    """Years at acquisition, from PatientAge (nnnD, W, M or Y) or else from the birth date."""
+    match = _AGE.fullmatch(attributes.code("PatientAge") or "")
+    if match is not None:
+        return int(match[1]) * _UNITS[match[2]]
+    born = _date(attributes.text("PatientBirthDate"))
+    if born is None or acquired is None or acquired.date() < born:
+        return None
+    return (acquired.date() - born).days / _DAYS_A_YEAR

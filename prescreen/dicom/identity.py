@@ -1,0 +1,165 @@
+"""Who and what a received object is, read without touching its pixels."""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections.abc import Callable
+from io import BytesIO
+
+import pydicom
+from pydicom.datadict import tag_for_keyword
+from pydicom.filereader import read_dataset, read_preamble
+from pydicom.tag import BaseTag
+from pydicom.uid import (
+    JPEG2000,
+    DeflatedExplicitVRLittleEndian,
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+    JPEG2000Lossless,
+    JPEGBaseline8Bit,
+    JPEGExtended12Bit,
+    JPEGLossless,
+    JPEGLosslessSV1,
+    JPEGLSLossless,
+    JPEGLSNearLossless,
+    RLELossless,
+)
+
+from prescreen.dicom.attributes import Attributes
+from prescreen.errors import CannotUnderstand, InvalidInstance
+from prescreen.study import Identity
+
+#: What is received and decoded. Not Deflated, which unpacks a small message to any size, and not
+#: big endian, which the standard retired.
+TRANSFER_SYNTAXES: tuple[str, ...] = (
+    ImplicitVRLittleEndian,
+    ExplicitVRLittleEndian,
+    JPEGBaseline8Bit,
+    JPEGExtended12Bit,
+    JPEGLossless,
+    JPEGLosslessSV1,
+    JPEGLSLossless,
+    JPEGLSNearLossless,
+    JPEG2000Lossless,
+    JPEG2000,
+    RLELossless,
+)
+
+_UID = re.compile(r"[0-9]+(\.[0-9]+)*")
+_TEXTS = {
+    "patient_id": "PatientID",
+    "patient_name": "PatientName",
+    "patient_birth_date": "PatientBirthDate",
+    "accession_number": "AccessionNumber",
+    "study_date": "StudyDate",
+    "requested_priority": "RequestedProcedurePriority",
+}
+_KEYWORDS = (
+    "SpecificCharacterSet",
+    "SOPClassUID",
+    "SOPInstanceUID",
+    "SeriesInstanceUID",
+    "StudyInstanceUID",
+    "Modality",
+    "IssuerOfPatientID",
+    "IssuerOfPatientIDQualifiersSequence",
+    "IssuerOfAccessionNumberSequence",
+    *_TEXTS.values(),
+)
+
+
+def identify(part10: bytes) -> Identity:
+    """The UIDs and identity attributes of a Part 10 object; pixels are neither read nor copied.
+
+    Text is decoded by Specific Character Set; an issuer with more than one part is written
+    `local&universal&type` as in HL7. Raises CannotUnderstand where the bytes do not parse or
+    the transfer syntax is none of TRANSFER_SYNTAXES, InvalidInstance where a UID is missing or
+    malformed (PS3.5 9.1; components with leading zeros are tolerated).
+    """
+    transfer_syntax_uid, ds = _parsed(part10)
+    attributes = Attributes(ds)
+    texts = {name: attributes.text(keyword) or "" for name, keyword in _TEXTS.items()}
+    return Identity(
+        sop_class_uid=_uid(attributes, "SOPClassUID"),
+        sop_instance_uid=_uid(attributes, "SOPInstanceUID"),
+        series_instance_uid=_uid(attributes, "SeriesInstanceUID"),
+        study_instance_uid=_uid(attributes, "StudyInstanceUID"),
+        transfer_syntax_uid=transfer_syntax_uid,
+        modality=attributes.code("Modality"),
+        issuer_of_patient_id=_issuer_of_patient_id(attributes),
+        issuer_of_accession_number=_issuer(attributes, "IssuerOfAccessionNumberSequence"),
+        **texts,
+    )
+
+
+@functools.cache
+def _tags() -> list[BaseTag | int]:
+    """The tags of an identity, ascending."""
+    tags = (tag_for_keyword(keyword) for keyword in _KEYWORDS)
+    return sorted(tag for tag in tags if tag is not None)
+
+
+def _parsed(part10: bytes) -> tuple[str, pydicom.Dataset]:
+    try:
+        file = BytesIO(part10)
+        read_preamble(file, force=False)
+        meta = read_dataset(file, False, True, stop_when=_past_file_meta)
+        transfer_syntax_uid = Attributes(meta).text("TransferSyntaxUID")
+        check_transfer_syntax(transfer_syntax_uid, CannotUnderstand)
+        implicit = transfer_syntax_uid == ImplicitVRLittleEndian
+        last = _tags()[-1]
+        ds = read_dataset(
+            file,
+            implicit,
+            True,
+            stop_when=lambda tag, vr, length: tag > last,
+            specific_tags=_tags(),
+        )
+    except CannotUnderstand:
+        raise
+    except Exception as error:  # pydicom raises what it likes, with values in the text
+        raise CannotUnderstand(
+            f"the object does not parse as DICOM Part 10 ({type(error).__name__}): "
+            "the file is damaged, or it is not DICOM"
+        ) from None
+    return str(transfer_syntax_uid), ds
+
+
+def _past_file_meta(tag: BaseTag, vr: str | None, length: int) -> bool:
+    return tag.group != 2
+
+
+def check_transfer_syntax(uid: str | None, refused: Callable[[str], Exception]) -> None:
+    """Raise `refused` with the way out in its text unless `uid` is of TRANSFER_SYNTAXES."""
+    if uid in TRANSFER_SYNTAXES:
+        return
+    if uid is None:
+        raise refused("the file meta information names no TransferSyntaxUID")
+    name = "Deflated Explicit VR Little Endian" if uid == DeflatedExplicitVRLittleEndian else uid
+    shown = name if len(name) <= 64 and name.isascii() and name.isprintable() else "malformed"
+    raise refused(
+        f"transfer syntax {shown} is not supported; let the sender use Explicit VR Little Endian"
+    )
+
+
+def _uid(attributes: Attributes, keyword: str) -> str:
+    uid = attributes.text(keyword)
+    if uid is None:
+        raise InvalidInstance(f"{keyword} is missing or empty")
+    if len(uid) > 64 or not _UID.fullmatch(uid):
+        raise InvalidInstance(f"{keyword} is not a UID: up to 64 digits with single dots between")
+    return uid
+
+
+def _issuer_of_patient_id(attributes: Attributes) -> str:
+    issuer = attributes.text("IssuerOfPatientID")
+    return issuer or _issuer(attributes, "IssuerOfPatientIDQualifiersSequence")
+
+
+def _issuer(attributes: Attributes, keyword: str) -> str:
+    """The HL7v2 Hierarchic Designator of the sequence's first item (PS3.3 10.14)."""
+    for item in attributes.items(keyword):
+        parts = ("LocalNamespaceEntityID", "UniversalEntityID", "UniversalEntityIDType")
+        return "&".join(item.text(part) or "" for part in parts).rstrip("&")
+    return ""

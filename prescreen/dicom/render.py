@@ -1,0 +1,94 @@
+"""A data set with pixels → `study.Radiograph`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pydicom
+from PIL import Image
+
+from prescreen.dicom.attributes import Attributes
+from prescreen.dicom.cells import Cells, stored_pixels
+from prescreen.dicom.greyscale import greyscale
+from prescreen.dicom.header import header_of
+from prescreen.dicom.layout import layout_of
+from prescreen.study import FloatArray, Radiograph
+
+#: Pixels less than this far from square are taken as square: rounding, not geometry.
+_SQUARE = 0.01
+#: Beyond this the spacing is a mistake, and is not followed.
+_STRETCH = 8.0
+_BLOCK = 1 << 15  # pixels looked up at once, so that numpy's index copy stays in the cache
+
+Allocate = Callable[[tuple[int, int]], FloatArray]
+
+
+def _new(shape: tuple[int, int]) -> FloatArray:
+    return np.empty(shape, np.float32)
+
+
+def render(
+    ds: pydicom.Dataset, *, max_megapixels: float = 64, allocate: Allocate = _new
+) -> Radiograph:
+    """The radiograph in `ds` as it is meant to be seen; `ds` stays as it is.
+
+    `allocate` gives the float32 array (rows, columns) that becomes `pixels`. Raises UnusableImage
+    with an ImageReason. Decoders of compressed pixels are native code that a damaged file can
+    crash or keep busy for ever: `Decoder` calls this in a process of its own.
+    """
+    layout = layout_of(ds, max_megapixels)
+    stored = stored_pixels(ds, layout)
+    attributes = Attributes(ds)
+    table = greyscale(attributes, stored)
+    shape = (layout.rows, layout.columns)
+    spacing = _spacing(attributes)
+    square = square_shape(shape, _row_to_column(attributes))
+    if square == shape:
+        pixels = _look_up(table, stored.cells, allocate(shape))
+    else:
+        pixels = allocate(square)
+        pixels[:] = _resized(_look_up(table, stored.cells, _new(shape)), square)
+    return Radiograph(header_of(ds), pixels, shape, spacing, stored.sha256)
+
+
+def _look_up(table: FloatArray, cells: Cells, pixels: FloatArray) -> FloatArray:
+    """`pixels[:] = table[cells]`, a third of the time."""
+    source, target = cells.reshape(-1), pixels.reshape(-1)
+    for start in range(0, source.size, _BLOCK):
+        block = slice(start, start + _BLOCK)
+        np.take(table, source[block], out=target[block], mode="clip")
+    return pixels
+
+
+def _spacing(attributes: Attributes) -> tuple[float, float] | None:
+    """Millimetres between rows and between columns; at the detector if not calibrated."""
+    for keyword in ("PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpacing"):
+        numbers = attributes.numbers(keyword)
+        if len(numbers) == 2 and min(numbers) > 0:
+            return numbers[0], numbers[1]
+    return None
+
+
+def _row_to_column(attributes: Attributes) -> float:
+    """Height of a pixel over its width, from the spacing or else PixelAspectRatio (C.7.6.3.1.7)."""
+    spacing = _spacing(attributes) or attributes.numbers("PixelAspectRatio")
+    if len(spacing) != 2 or min(spacing) <= 0:
+        return 1.0
+    return spacing[0] / spacing[1]
+
+
+def square_shape(shape: tuple[int, int], row_to_column: float) -> tuple[int, int]:
+    """The shape with square pixels: the coarser axis gets more pixels, the other keeps its own."""
+    if abs(row_to_column - 1) < _SQUARE or not 1 / _STRETCH <= row_to_column <= _STRETCH:
+        return shape
+    rows, columns = shape
+    if row_to_column > 1:
+        return round(rows * row_to_column), columns
+    return rows, round(columns / row_to_column)
+
+
+def _resized(pixels: FloatArray, shape: tuple[int, int]) -> FloatArray:
+    image = Image.fromarray(pixels)
+    resized = image.resize((shape[1], shape[0]), Image.Resampling.BILINEAR)
+    return np.asarray(resized, np.float32)
