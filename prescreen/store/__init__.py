@@ -1,0 +1,1 @@
+"""State: one SQLite database and the files of the spool. No DICOM, no torch."""

@@ -1,0 +1,142 @@
+"""Answers as rows: an `ImageResult` goes into the database and comes back the same."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import json
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from sqlalchemy import Connection, insert, select
+
+from prescreen.errors import StoreError
+from prescreen.store import schema as t
+from prescreen.store.database import add
+from prescreen.study import (
+    Disposition,
+    Finding,
+    FindingState,
+    Header,
+    ImageResult,
+    Instance,
+    Outcome,
+)
+
+
+class Answer(NamedTuple):
+    """What a job says of one of its instances; a pair (instance, result) will do.
+
+    `disposition` is given for an instance that arrived `again`, once it has been told apart; a
+    duplicate needs no result. `pixel_sha256` is the digest of the decoded pixels.
+    """
+
+    instance: Instance
+    result: ImageResult | None = None
+    disposition: Disposition | None = None
+    pixel_sha256: str | None = None
+
+
+def as_json(result: ImageResult) -> str:
+    """The whole answer as JSON; StoreError where a number in it is not finite."""
+    try:
+        return json.dumps(dataclasses.asdict(result), default=_plain, allow_nan=False)
+    except ValueError as error:
+        raise StoreError(f"a result cannot be stored: {error}") from error
+
+
+def from_json(text: str) -> ImageResult:
+    """The answer that `as_json` wrote, also by a version with fewer or more attributes."""
+    stored = json.loads(text)
+    stored["header"] = _header(stored["header"])
+    stored["outcome"] = Outcome(stored["outcome"])
+    stored["findings"] = tuple(_finding(finding) for finding in stored["findings"])
+    return ImageResult(**_known(ImageResult, stored))
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, datetime.datetime):
+        return value.isoformat()
+    return value.item()  # a number of numpy
+
+
+def _header(stored: dict[str, Any]) -> Header:
+    acquired = stored.get("acquired")
+    if acquired is not None:
+        stored["acquired"] = datetime.datetime.fromisoformat(acquired)
+    return Header(**_known(Header, stored))
+
+
+def _finding(stored: dict[str, Any]) -> Finding:
+    stored["state"] = FindingState(stored["state"])
+    return Finding(**_known(Finding, stored))
+
+
+def _known(kind: type, stored: Mapping[str, Any]) -> dict[str, Any]:
+    names = {field.name for field in dataclasses.fields(kind)}
+    return {name: _frozen(value) for name, value in stored.items() if name in names}
+
+
+def _frozen(value: Any) -> Any:
+    return tuple(_frozen(item) for item in value) if isinstance(value, list) else value
+
+
+def write_result(
+    connection: Connection,
+    job_id: int,
+    instance_id: int,
+    result: ImageResult | None,
+    otherwise: tuple[Outcome, str | None],
+) -> None:
+    """One row of `result` and its findings; `otherwise` is the answer where there is no result."""
+    outcome, reason = (result.outcome, result.reason) if result is not None else otherwise
+    row = {
+        "job_id": job_id,
+        "instance_id": instance_id,
+        "outcome": outcome,
+        "reason": reason,
+        "cardiothoracic_ratio": None if result is None else _ratio(result),
+        "numbers": None if result is None else as_json(result),
+    }
+    result_id = add(connection, t.result, row)
+    if result is not None and result.findings:
+        rows = [{"result_id": result_id, **_finding_row(finding)} for finding in result.findings]
+        connection.execute(insert(t.finding), rows)
+
+
+def _ratio(result: ImageResult) -> float | None:
+    ratio = result.cardiothoracic_ratio
+    return None if ratio is None else float(ratio)
+
+
+def _finding_row(finding: Finding) -> dict[str, Any]:
+    return {
+        "label": finding.label,
+        "probability": float(finding.probability),
+        "probability_unmasked": float(finding.probability_unmasked),
+        "threshold": float(finding.threshold),
+        "state": finding.state,
+        "reason": finding.reason,
+    }
+
+
+def earlier_results(
+    connection: Connection, study_id: int, before_job_id: int
+) -> tuple[ImageResult, ...]:
+    """The newest answer per SOP instance of the study's earlier settled jobs, as carried over.
+
+    What was said of a conflict's other pixels never hides what was said of the first ones.
+    """
+    columns = select(t.instance.c.sop_instance_uid, t.result.c.numbers)
+    statement = (
+        columns.select_from(t.result.join(t.job).join(t.instance))
+        .where(t.job.c.study_id == study_id, t.job.c.job_id < before_job_id)
+        .where(t.result.c.numbers.is_not(None))
+        .where(t.instance.c.disposition.not_in([Disposition.CONFLICT, Disposition.DUPLICATE]))
+        .order_by(t.result.c.job_id, t.result.c.result_id)
+    )
+    newest: dict[str, str] = {}
+    for row in connection.execute(statement):
+        newest[row.sop_instance_uid] = row.numbers
+    results = (from_json(text) for text in newest.values())
+    return tuple(dataclasses.replace(result, carried_over=True) for result in results)

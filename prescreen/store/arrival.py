@@ -1,0 +1,300 @@
+"""What one kept instance does to the database: its row, its study, the study's open job.
+
+Functions on a connection; `Queue.keep` is the transaction around them.
+"""
+
+from __future__ import annotations
+
+import datetime
+import hashlib
+import json
+import secrets
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Connection, Row, Select, insert, select, update
+
+from prescreen.store import audit
+from prescreen.store import schema as t
+from prescreen.store.database import add
+from prescreen.store.spool import Kept
+from prescreen.study import Disposition, Identity, Incoming, Instance, Priority, Stage
+
+_SALT = "identity.salt"
+_PATIENT = (
+    "patient_id",
+    "issuer_of_patient_id",
+    "patient_name",
+    "patient_birth_date",
+    "accession_number",
+    "issuer_of_accession_number",
+    "study_date",
+)
+
+
+@dataclass(frozen=True)
+class Arrival:
+    """One kept instance as it comes to the database; periods in seconds."""
+
+    identity: Identity
+    kept: Kept
+    path: str  # relative to the data directory
+    incoming: Incoming
+    quiet_period: float
+    quiet_cap: float
+    screenable: bool
+    reason: str | None
+    priority: int
+
+
+def arrive(connection: Connection, arrival: Arrival, now: datetime.datetime) -> Disposition:
+    """Write down one arrival; DUPLICATE means that its file is not needed."""
+    versions = _versions(connection, arrival.identity.sop_instance_uid)
+    if any(row.sha256 == arrival.kept.sha256 for row in versions):
+        _append(connection, "instance.duplicate", arrival, now, {})
+        return Disposition.DUPLICATE
+    identity_id, digest_is_new = _identity(connection, arrival.identity)
+    study_id = _study(connection, arrival, identity_id, now, again=bool(versions))
+    row = _row(arrival, again=bool(versions), received_at=now)
+    row |= {"study_id": study_id, "identity_id": identity_id}
+    instance_id = add(connection, t.instance, row)
+    disposition = Disposition(row["disposition"])
+    detail: dict[str, Any] = {"instance_id": instance_id}
+    if arrival.screenable:
+        detail |= join_open_job(connection, arrival, study_id, instance_id, now)
+    phi = patient_data(arrival.identity) if digest_is_new else None
+    _append(connection, _kind(disposition), arrival, now, detail, phi)
+    return disposition
+
+
+def _versions(connection: Connection, sop_instance_uid: str) -> list[Row[Any]]:
+    statement = select(t.instance.c.sha256).where(
+        t.instance.c.sop_instance_uid == sop_instance_uid, t.instance.c.removed_at.is_(None)
+    )
+    return list(connection.execute(statement))
+
+
+def _disposition(arrival: Arrival, again: bool) -> Disposition:
+    if not arrival.screenable:
+        return Disposition.IGNORED
+    return Disposition.AGAIN if again else Disposition.NEW
+
+
+def _kind(disposition: Disposition) -> str:
+    kinds = {
+        Disposition.IGNORED: "instance.ignored",
+        Disposition.AGAIN: "instance.again",
+        Disposition.NEW: "instance.kept",
+    }
+    return kinds[disposition]
+
+
+def _append(
+    connection: Connection,
+    kind: str,
+    arrival: Arrival,
+    now: datetime.datetime,
+    detail: dict[str, Any],
+    phi: dict[str, str] | None = None,
+) -> None:
+    facts = {
+        "calling_ae_title": arrival.incoming.calling_ae_title,
+        "peer_address": arrival.incoming.peer_address,
+        "sop_class_uid": arrival.identity.sop_class_uid,
+        "transfer_syntax_uid": arrival.identity.transfer_syntax_uid,
+        "sha256": arrival.kept.sha256,
+        "size": arrival.kept.size,
+    }
+    if arrival.reason is not None:
+        facts["reason"] = arrival.reason
+    audit.append(
+        connection,
+        kind,
+        now,
+        study_instance_uid=arrival.identity.study_instance_uid,
+        sop_instance_uid=arrival.identity.sop_instance_uid,
+        job_id=detail.get("job_id"),
+        detail={**facts, **detail},
+        phi=phi,
+    )
+
+
+def patient_data(identity: Identity) -> dict[str, str]:
+    """The attributes of an identity that belong to the patient and the order."""
+    return {name: getattr(identity, name) for name in _PATIENT}
+
+
+def identity_digest(connection: Connection, identity: Identity) -> str:
+    """Digest of patient and order (hex), salted per database: equal where they are equal."""
+    salt = connection.scalar(select(t.meta.c.value).where(t.meta.c.key == _SALT))
+    if salt is None:
+        salt = secrets.token_hex(16)
+        connection.execute(insert(t.meta), {"key": _SALT, "value": salt})
+    content = json.dumps(patient_data(identity), sort_keys=True)
+    return hashlib.sha256(f"{salt}\n{content}".encode()).hexdigest()
+
+
+def _identity(connection: Connection, identity: Identity) -> tuple[int, bool]:
+    """Id of the identity's row, and whether the row is new."""
+    digest = identity_digest(connection, identity)
+    column = t.identity.c.identity_id
+    known = connection.scalar(select(column).where(t.identity.c.digest == digest))
+    if known is not None:
+        return int(known), False
+    row = {"digest": digest, **patient_data(identity)}
+    return add(connection, t.identity, row), True
+
+
+def _study(
+    connection: Connection,
+    arrival: Arrival,
+    identity_id: int,
+    now: datetime.datetime,
+    again: bool,
+) -> int:
+    """Id of the study's row; a first arrival with another identity makes that the current one."""
+    uid = arrival.identity.study_instance_uid
+    columns = t.study.c
+    known = connection.execute(
+        select(columns.study_id, columns.identity_id).where(columns.study_instance_uid == uid)
+    ).one_or_none()
+    if known is None:
+        row = {"study_instance_uid": uid, "identity_id": identity_id, "first_received_at": now}
+        return add(connection, t.study, row)
+    if known.identity_id != identity_id and not again:
+        change_identity(connection, known.study_id, identity_id, now)
+    return int(known.study_id)
+
+
+def change_identity(
+    connection: Connection, study_id: int, identity_id: int, now: datetime.datetime
+) -> None:
+    """Make another identity the study's current one, with its event; no change, no event."""
+    columns = t.study.c
+    changed = connection.execute(
+        update(t.study)
+        .where(columns.study_id == study_id, columns.identity_id != identity_id)
+        .values(identity_id=identity_id)
+        .returning(columns.study_instance_uid)
+    ).one_or_none()
+    if changed is not None:
+        uid = changed.study_instance_uid
+        audit.append(connection, "study.identity_changed", now, study_instance_uid=uid)
+
+
+def _row(arrival: Arrival, again: bool, received_at: datetime.datetime) -> dict[str, Any]:
+    identity, incoming = arrival.identity, arrival.incoming
+    return {
+        "sop_class_uid": identity.sop_class_uid,
+        "sop_instance_uid": identity.sop_instance_uid,
+        "series_instance_uid": identity.series_instance_uid,
+        "transfer_syntax_uid": identity.transfer_syntax_uid,
+        "modality": identity.modality,
+        "sha256": arrival.kept.sha256,
+        "size": arrival.kept.size,
+        "path": arrival.path,
+        "calling_ae_title": incoming.calling_ae_title,
+        "peer_address": incoming.peer_address,
+        "received_at": received_at,
+        "arrival": "again" if again else "first",
+        "disposition": _disposition(arrival, again),
+        "reason": arrival.reason,
+    }
+
+
+def join_open_job(
+    connection: Connection,
+    arrival: Arrival,
+    study_id: int,
+    instance_id: int,
+    now: datetime.datetime,
+) -> dict[str, Any]:
+    """Put an instance into the study's open job; returns what the audit says of that job."""
+    job = _open_job(connection, study_id)
+    cap_at = job.cap_at if job else now + datetime.timedelta(seconds=arrival.quiet_cap)
+    priority = max(arrival.priority, job.priority) if job else arrival.priority
+    due_at = due(now, arrival.quiet_period, cap_at, priority)
+    if job is None:
+        uid = arrival.identity.study_instance_uid
+        job_id = open_job(connection, study_id, uid, now, due_at, cap_at, priority)
+    else:
+        job_id = int(job.job_id)
+        statement = update(t.job).where(t.job.c.job_id == job_id)
+        connection.execute(statement, {"due_at": due_at, "priority": priority})
+    connection.execute(insert(t.job_instance), {"job_id": job_id, "instance_id": instance_id})
+    return {"job_id": job_id, "due_at": t.instant_text(due_at)}
+
+
+def _open_job(connection: Connection, study_id: int) -> Row[Any] | None:
+    """The job of a study that images may still join; once claimed it is closed for ever."""
+    columns = t.job.c
+    statement: Select[Any] = select(columns.job_id, columns.cap_at, columns.priority)
+    return connection.execute(
+        statement.where(columns.study_id == study_id, columns.open)
+    ).one_or_none()
+
+
+def due(
+    now: datetime.datetime, quiet_period: float, cap_at: datetime.datetime, priority: int
+) -> datetime.datetime:
+    """When a job with an image that came now is due: STAT at once, else quiet or at the cap."""
+    if priority >= Priority.STAT:
+        return now
+    return min(now + datetime.timedelta(seconds=quiet_period), cap_at)
+
+
+def open_job(
+    connection: Connection,
+    study_id: int,
+    study_instance_uid: str,
+    now: datetime.datetime,
+    due_at: datetime.datetime,
+    cap_at: datetime.datetime,
+    priority: int,
+    cause: str = "arrival",
+    detail: dict[str, Any] | None = None,
+) -> int:
+    """A new open job of a study, without images yet; returns its id."""
+    row = {
+        "study_id": study_id,
+        "stage": Stage.SCREEN,
+        "open": True,
+        "cause": cause,
+        "priority": priority,
+        "opened_at": now,
+        "due_at": due_at,
+        "cap_at": cap_at,
+    }
+    job_id = add(connection, t.job, row)
+    audit.append(
+        connection,
+        "job.opened",
+        now,
+        study_instance_uid=study_instance_uid,
+        job_id=job_id,
+        detail={"cause": cause, "priority": priority, **(detail or {})},
+    )
+    return job_id
+
+
+def instance_of(row: Row[Any], data_dir: Path) -> Instance:
+    """An instance from a row of instance, study_instance_uid and digest."""
+    return Instance(
+        instance_id=row.instance_id,
+        study_instance_uid=row.study_instance_uid,
+        series_instance_uid=row.series_instance_uid,
+        sop_instance_uid=row.sop_instance_uid,
+        sop_class_uid=row.sop_class_uid,
+        transfer_syntax_uid=row.transfer_syntax_uid,
+        sha256=row.sha256,
+        size=row.size,
+        path=data_dir / row.path,
+        calling_ae_title=row.calling_ae_title,
+        received_at=row.received_at,
+        modality=row.modality,
+        arrival=row.arrival,
+        disposition=Disposition(row.disposition),
+        pixel_sha256=row.pixel_sha256,
+        identity_digest=row.digest,
+    )

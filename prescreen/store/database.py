@@ -1,0 +1,179 @@
+"""The SQLite database: how it is opened, and the two kinds of transaction.
+
+Durable means WAL with synchronous=FULL: what is committed survives a loss of power. A transaction
+that may write begins with BEGIN IMMEDIATE, so that two writers wait for each other at the start
+and never fail in the middle. Alembic is imported only when there is something to migrate.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import URL, Connection, Engine, Table, create_engine, event, insert
+from sqlalchemy import exc as sqlalchemy_errors
+from sqlalchemy.pool import ConnectionPoolEntry
+
+from prescreen.errors import OutOfResources, PrescreenError, StoreError
+
+#: Revision of the newest migration; a test holds it to the migrations folder.
+REVISION = "0002"
+#: Revisions that can be brought up to REVISION.
+KNOWN_REVISIONS = (None, "0001", "0002")
+
+#: What the libraries below raise; sqlite3's own errors come from preparing a connection.
+_FOREIGN = (sqlalchemy_errors.DBAPIError, sqlalchemy_errors.TimeoutError, sqlite3.Error)
+_PASSING = (
+    sqlalchemy_errors.OperationalError,
+    sqlalchemy_errors.TimeoutError,
+    sqlite3.OperationalError,
+)
+_MIGRATIONS = Path(__file__).with_name("migrations")
+
+
+def open_database(path: Path, busy_timeout: float = 5.0) -> Engine:
+    """The database at `path`, created or migrated to the newest schema as needed.
+
+    `busy_timeout` is how many seconds a transaction waits for its turn. Raises StoreError where
+    the file cannot be opened, is no database, or was written by a newer prescreen.
+    """
+    if sqlite3.sqlite_version_info < (3, 35):
+        raise StoreError(f"SQLite {sqlite3.sqlite_version} is too old: 3.35 or newer is needed")
+    path = Path(path).absolute()
+    if not path.parent.is_dir():
+        raise StoreError(f"{path.parent}: is no folder; create the data directory first")
+    engine = _engine(path, busy_timeout)
+    try:
+        _bring_up_to_date(engine, path)
+    except BaseException:
+        engine.dispose()
+        raise
+    return engine
+
+
+def data_dir(engine: Engine) -> Path:
+    """The data directory: the folder in which the database lies."""
+    return Path(str(engine.url.database)).parent
+
+
+def _engine(path: Path, busy_timeout: float) -> Engine:
+    engine = create_engine(
+        URL.create("sqlite", database=str(path)),
+        connect_args={"timeout": busy_timeout},
+        hide_parameters=True,  # no patient data in the text of an error
+        pool_size=4,
+        max_overflow=-1,
+    )
+
+    @event.listens_for(engine, "connect")
+    def connect(connection: Any, entry: ConnectionPoolEntry) -> None:
+        _prepare(connection, busy_timeout)
+
+    @event.listens_for(engine, "begin")
+    def begin(connection: Connection) -> None:
+        reads_only = connection.get_execution_options().get("reads_only", False)
+        connection.exec_driver_sql("BEGIN" if reads_only else "BEGIN IMMEDIATE")
+
+    return engine
+
+
+def _prepare(connection: sqlite3.Connection, busy_timeout: float) -> None:
+    connection.isolation_level = None  # sqlite3 begins nothing by itself: see `begin`
+    connection.execute(f"PRAGMA busy_timeout = {int(busy_timeout * 1000)}")
+    connection.execute("PRAGMA journal_mode = WAL")
+    connection.execute("PRAGMA synchronous = FULL")
+    connection.execute("PRAGMA foreign_keys = ON")
+
+
+@contextmanager
+def writing(engine: Engine, refuses: bool = False) -> Iterator[Connection]:
+    """A transaction that may write: committed and durable on leaving, rolled back on any error.
+
+    A database that is locked, full or failing is a StoreError, or with `refuses` an
+    OutOfResources for the sender; both may be tried again.
+    """
+    with _mapped(engine, refuses), engine.begin() as connection:
+        yield connection
+
+
+@contextmanager
+def reading(engine: Engine) -> Iterator[Connection]:
+    """A transaction that reads one consistent state and waits for nobody."""
+    with _mapped(engine), engine.connect() as connection:
+        yield connection.execution_options(reads_only=True)
+
+
+def add(connection: Connection, table: Table, row: Mapping[str, Any]) -> int:
+    """Insert one row; returns the id that the database gave it."""
+    key = connection.execute(insert(table), row).inserted_primary_key
+    assert key is not None
+    return int(key[0])
+
+
+@contextmanager
+def _mapped(engine: Engine, refuses: bool = False) -> Iterator[None]:
+    try:
+        yield
+    except _FOREIGN as error:
+        raise _ours(error, str(engine.url.database), refuses) from error
+
+
+def _ours(error: Exception, path: str, refuses: bool) -> PrescreenError:
+    said = getattr(error, "orig", None) or error
+    passing = isinstance(error, _PASSING)
+    if refuses and (passing or type(error) is sqlalchemy_errors.DatabaseError):
+        return OutOfResources(f"{path}: {said}; free room or stop what holds it")
+    ours = StoreError(f"{path}: {said}; see the room on its disk, its permissions, other users")
+    ours.retryable = passing
+    return ours
+
+
+def _bring_up_to_date(engine: Engine, path: Path) -> None:
+    with _mapped(engine):
+        with engine.connect() as connection:
+            reader = connection.execution_options(reads_only=True)
+            if _revision(reader, path) == REVISION:
+                return
+        with engine.begin() as connection:  # two that open at once: the second finds it done
+            if _revision(connection, path) != REVISION:
+                _upgrade(connection)
+
+
+def _revision(connection: Connection, path: Path) -> str | None:
+    """The schema's revision, None in an empty database; StoreError where it is not ours."""
+    names = {
+        row[0]
+        for row in connection.exec_driver_sql("SELECT name FROM sqlite_master WHERE type='table'")
+    }
+    if not names:
+        return None
+    if "alembic_version" not in names:
+        raise StoreError(f"{path}: is a database of something else; choose another data_dir")
+    revision = connection.exec_driver_sql("SELECT version_num FROM alembic_version").scalar()
+    if revision not in KNOWN_REVISIONS:
+        text = f"{path}: was written by a newer prescreen (schema {revision}, this one knows"
+        raise StoreError(f"{text} {REVISION}); install that one again, or restore a backup")
+    return revision
+
+
+def _upgrade(connection: Connection) -> None:
+    from alembic import command
+    from alembic.config import Config
+
+    config = Config()
+    config.set_main_option("script_location", str(_MIGRATIONS).replace("%", "%%"))
+    config.attributes["connection"] = connection
+    command.upgrade(config, "head")
+
+
+def integrity(engine: Engine) -> str | None:
+    """What SQLite's own check of every page finds wrong, in one line; None where nothing is."""
+    try:
+        with reading(engine) as connection:
+            said = connection.exec_driver_sql("PRAGMA quick_check(1)").scalar()
+    except StoreError as error:
+        return str(error)
+    return None if said == "ok" else str(said)

@@ -1,0 +1,333 @@
+"""Every change of state of every outbox row: one object on its way to one destination.
+
+A row is attempted when it is claimed, and only its holder may settle it. A destination on hold
+gets nothing handed out; nor does a report that was made before one of its findings went on hold.
+"""
+
+from __future__ import annotations
+
+import datetime
+import uuid
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any
+
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Engine,
+    Row,
+    and_,
+    exists,
+    func,
+    literal,
+    or_,
+    select,
+    update,
+)
+
+from prescreen.errors import LeaseLost, StoreError
+from prescreen.store import audit, settlement
+from prescreen.store import schema as t
+from prescreen.store.database import data_dir, writing
+from prescreen.store.queue import utc_now
+from prescreen.study import Delivery, OutboxState, Stage
+
+#: The name under which all destinations are held at once.
+ALL = "*"
+
+
+def _nothing(point: str) -> None:
+    """The crash point of a process that is to live."""
+
+
+class Outbox:
+    """The outbox of one database; see `Queue` for `clock`, `crash` and errors."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        clock: Callable[[], datetime.datetime] = utc_now,
+        crash: Callable[[str], None] = _nothing,
+    ) -> None:
+        self._engine = engine
+        self._clock = clock
+        self._crash = crash
+        self._results = data_dir(engine) / "spool" / "results"
+
+    def claim(self, destination: str, lease: float, limit: int = 1) -> list[Delivery]:
+        """Up to `limit` due rows of a destination, leased for `lease` seconds, attempt counted.
+
+        Higher priority first, then in the order in which they were written.
+        """
+        with writing(self._engine) as connection:
+            now = self._clock()
+            ids = _claim(connection, destination, now, lease, limit)
+            rows = connection.execute(_delivery_rows(ids)).all() if ids else []
+        return [self._delivery(row) for row in rows]
+
+    def _delivery(self, row: Row[Any]) -> Delivery:
+        return Delivery(
+            outbox_id=row.outbox_id,
+            job_id=row.job_id,
+            destination=row.destination,
+            kind=row.kind,
+            sop_class_uid=row.sop_class_uid,
+            sop_instance_uid=row.sop_instance_uid,
+            path=self._results / str(row.job_id) / row.file_name,
+            attempt=row.attempts,
+            lease_token=row.lease_token,
+            fallback_sop_instance_uid=row.fallback_sop_instance_uid,
+            uses_fallback=row.uses_fallback,
+            study_instance_uid=row.study_instance_uid,
+            refused_since=row.refused_since,
+        )
+
+    def renew(self, delivery: Delivery, lease: float) -> None:
+        """Hold the row for another `lease` seconds from now; LeaseLost if it is not ours."""
+        with writing(self._engine) as connection:
+            until = self._clock() + datetime.timedelta(seconds=lease)
+            _change(connection, delivery, {"lease_until": until})
+
+    def delivered(self, delivery: Delivery, status: int) -> None:
+        """The peer has it: success or a warning `status`. Raises LeaseLost."""
+        now = self._clock()
+        values = {"state": OutboxState.DELIVERED, "delivered_at": now, "error": None}
+        self._settle(delivery, "object.delivered", values, status, now)
+        self._crash("deliver.settled")
+
+    def park(self, delivery: Delivery, error: str, status: int | None = None) -> None:
+        """Set the row aside for a person, who sees `error`. Raises LeaseLost."""
+        values = {"state": OutboxState.PARKED, "error": error}
+        self._settle(delivery, "object.parked", values, status, self._clock())
+
+    def _settle(
+        self,
+        delivery: Delivery,
+        kind: str,
+        values: Mapping[str, Any],
+        status: int | None,
+        now: datetime.datetime,
+    ) -> None:
+        with writing(self._engine) as connection:
+            settled = {**values, "status": status, "settled_at": now, **_FREE}
+            _change(connection, delivery, settled)
+            _append(connection, kind, delivery, now, {"status": status})
+            _advance(connection, delivery.job_id, delivery.study_instance_uid, now)
+
+    def retry(
+        self, delivery: Delivery, delay: float, error: str, status: int | None = None
+    ) -> None:
+        """Put the row back, due in `delay` seconds. Raises LeaseLost.
+
+        A `status` says that the peer refused: the first time is kept as `refused_since`.
+        """
+        with writing(self._engine) as connection:
+            now = self._clock()
+            values = {"due_at": now + datetime.timedelta(seconds=delay), "error": error, **_FREE}
+            if status is not None:
+                since = func.coalesce(t.outbox.c.refused_since, t.instant_text(now))
+                values |= {"status": status, "refused_since": since}
+            _change(connection, delivery, values)
+            _append(connection, "object.retried", delivery, now, {"status": status, "delay": delay})
+
+    def hand_back(self, delivery: Delivery, delay: float = 0.0) -> None:
+        """Put a row back that was never sent: the attempt does not count. Raises LeaseLost."""
+        with writing(self._engine) as connection:
+            due_at = self._clock() + datetime.timedelta(seconds=delay)
+            values = {"attempts": t.outbox.c.attempts - 1, "due_at": due_at, **_FREE}
+            _change(connection, delivery, values)
+
+    def use_fallback(self, delivery: Delivery) -> Delivery:
+        """Decide for good, before it is sent, that the destination gets the fallback object.
+
+        Raises StoreError where the object has none, LeaseLost where the row is not ours.
+        """
+        if delivery.fallback_sop_instance_uid is None:
+            raise StoreError(f"outbox row {delivery.outbox_id}: its object has no fallback")
+        with writing(self._engine) as connection:
+            _change(connection, delivery, {"uses_fallback": True})
+            detail = {"fallback_sop_instance_uid": delivery.fallback_sop_instance_uid}
+            _append(connection, "object.fallback_chosen", delivery, self._clock(), detail)
+        return replace(delivery, uses_fallback=True)
+
+    def due_now(self, destination: str) -> int:
+        """Make all waiting rows of a destination due, as when its peer is back; how many."""
+        waiting = and_(
+            t.outbox.c.destination == destination,
+            t.outbox.c.state == OutboxState.PENDING,
+            t.outbox.c.lease_until.is_(None),
+        )
+        with writing(self._engine) as connection:
+            now = self._clock()
+            late = and_(waiting, t.outbox.c.due_at > now)
+            return connection.execute(update(t.outbox).where(late).values(due_at=now)).rowcount
+
+    def unpark(
+        self,
+        who: str,
+        why: str,
+        *,
+        outbox_id: int | None = None,
+        job_id: int | None = None,
+        destination: str | None = None,
+    ) -> int:
+        """Send parked rows again, those of a number, a job or a destination; how many.
+
+        Raises StoreError where none of them is parked.
+        """
+        chosen = {"outbox_id": outbox_id, "job_id": job_id, "destination": destination}
+        chosen = {name: value for name, value in chosen.items() if value is not None}
+        with writing(self._engine) as connection:
+            now = self._clock()
+            rows = _unpark(connection, chosen, now)
+            if not rows:
+                raise StoreError(f"nothing is parked under {chosen}; see `prescreen status`")
+            for row in rows:
+                _unparked(connection, row, {"who": who, "why": why}, now)
+            return len(rows)
+
+
+_FREE: dict[str, Any] = {"lease_token": None, "lease_until": None}
+
+
+def _claimable(destination: str, now: datetime.datetime) -> ColumnElement[bool]:
+    """Pending, due, free or its lease run out, and nothing it needs on hold."""
+    row = t.outbox.c
+    free = or_(row.lease_until.is_(None), row.lease_until <= now)
+    here = and_(row.destination == destination, row.state == OutboxState.PENDING)
+    return and_(here, row.due_at <= now, free, ~_held(destination), ~_finding_held())
+
+
+def _held(destination: str) -> ColumnElement[bool]:
+    names = t.destination.c.name.in_([destination, ALL])
+    return exists().where(names, t.destination.c.held)
+
+
+def _finding_held() -> ColumnElement[bool]:
+    """A finding is on hold that was not yet when the row's job was claimed."""
+    quoted = literal('"').concat(t.finding_hold.c.label).concat('"')
+    known = t.job.c.held_findings.contains(quoted)
+    return exists().where(t.job.c.job_id == t.outbox.c.job_id, ~known)
+
+
+def _claim(
+    connection: Connection,
+    destination: str,
+    now: datetime.datetime,
+    lease: float,
+    limit: int,
+) -> list[int]:
+    row = t.outbox.c
+    order = (row.priority.desc(), row.outbox_id)
+    due = select(row.outbox_id).where(_claimable(destination, now)).order_by(*order).limit(limit)
+    statement = (
+        update(t.outbox)
+        .where(row.outbox_id.in_(due.scalar_subquery()))
+        .values(
+            attempts=row.attempts + 1,
+            lease_token=uuid.uuid4().hex,
+            lease_until=now + datetime.timedelta(seconds=lease),
+        )
+        .returning(row.outbox_id)
+    )
+    return list(connection.scalars(statement))
+
+
+def _delivery_rows(ids: list[int]) -> Any:
+    joined = (
+        t.outbox.join(t.result_object, t.outbox.c.object_id == t.result_object.c.object_id)
+        .join(t.job, t.outbox.c.job_id == t.job.c.job_id)
+        .join(t.study, t.job.c.study_id == t.study.c.study_id)
+    )
+    item = t.result_object.c
+    columns = (
+        *t.outbox.c,
+        item.kind,
+        item.sop_class_uid,
+        item.sop_instance_uid,
+        item.fallback_sop_instance_uid,
+        item.file_name,
+        t.study.c.study_instance_uid,
+    )
+    order = (t.outbox.c.priority.desc(), t.outbox.c.outbox_id)
+    chosen = t.outbox.c.outbox_id.in_(ids)
+    return select(*columns).select_from(joined).where(chosen).order_by(*order)
+
+
+def _change(connection: Connection, delivery: Delivery, values: Mapping[str, Any]) -> None:
+    statement = update(t.outbox).where(_ours(delivery)).values(**values)
+    if connection.execute(statement).rowcount != 1:
+        raise LeaseLost(f"outbox row {delivery.outbox_id}: someone else owns it now")
+
+
+def _ours(delivery: Delivery) -> ColumnElement[bool]:
+    return and_(
+        t.outbox.c.outbox_id == delivery.outbox_id,
+        t.outbox.c.lease_token == delivery.lease_token,
+        t.outbox.c.state == OutboxState.PENDING,
+    )
+
+
+def _append(
+    connection: Connection,
+    kind: str,
+    delivery: Delivery,
+    now: datetime.datetime,
+    detail: Mapping[str, Any],
+) -> None:
+    facts = {
+        "outbox_id": delivery.outbox_id,
+        "destination": delivery.destination,
+        "attempt": delivery.attempt,
+        **detail,
+    }
+    audit.append(
+        connection,
+        kind,
+        now,
+        study_instance_uid=delivery.study_instance_uid,
+        sop_instance_uid=delivery.sop_instance_uid,
+        job_id=delivery.job_id,
+        detail={key: value for key, value in facts.items() if value is not None},
+    )
+
+
+def _advance(
+    connection: Connection, job_id: int, study_instance_uid: str, now: datetime.datetime
+) -> None:
+    stage = settlement.next_stage(connection, job_id)
+    settlement.advance(connection, job_id, study_instance_uid, stage, now)
+
+
+def _unpark(
+    connection: Connection, chosen: Mapping[str, Any], now: datetime.datetime
+) -> list[Row[Any]]:
+    row = t.outbox.c
+    same = [row[name] == value for name, value in chosen.items()]
+    statement = (
+        update(t.outbox)
+        .where(row.state == OutboxState.PARKED, *same)
+        .values(state=OutboxState.PENDING, due_at=now, settled_at=None, refused_since=None)
+        .returning(row.outbox_id, row.job_id, row.destination)
+    )
+    return list(connection.execute(statement).all())
+
+
+def _unparked(
+    connection: Connection, row: Row[Any], detail: Mapping[str, Any], now: datetime.datetime
+) -> None:
+    joined = t.job.join(t.study, t.job.c.study_id == t.study.c.study_id)
+    uid = connection.scalar(
+        select(t.study.c.study_instance_uid).select_from(joined).where(t.job.c.job_id == row.job_id)
+    )
+    facts = {"outbox_id": row.outbox_id, "destination": row.destination, **detail}
+    audit.append(
+        connection,
+        "object.unparked",
+        now,
+        study_instance_uid=uid,
+        job_id=row.job_id,
+        detail=facts,
+    )
+    settlement.advance(connection, row.job_id, str(uid), Stage.DELIVER, now)

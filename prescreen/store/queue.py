@@ -1,0 +1,401 @@
+"""Every change of state of every job, each one transaction with its audit events.
+
+A job is open while images may join it, closed by its first claim, settled with an outcome, and
+done when nothing of it is left to deliver. The stage names the work that is next; the lease says
+whether someone is on it. An expired lease is simply due again, and whoever held it is fenced off
+by its token.
+"""
+
+from __future__ import annotations
+
+import datetime
+import json
+import uuid
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Engine,
+    Row,
+    Update,
+    and_,
+    exists,
+    or_,
+    select,
+    update,
+)
+
+from prescreen.errors import LeaseLost, StoreError
+from prescreen.settings import Destination
+from prescreen.store import audit, rebuild, settlement
+from prescreen.store import schema as t
+from prescreen.store.answers import Answer, earlier_results
+from prescreen.store.arrival import Arrival, arrive, instance_of
+from prescreen.store.database import data_dir, reading, writing
+from prescreen.store.spool import Kept
+from prescreen.study import (
+    Audience,
+    Disposition,
+    Identity,
+    ImageResult,
+    Incoming,
+    Instance,
+    Job,
+    Outcome,
+    Priority,
+    ResultObject,
+    Stage,
+)
+
+
+def utc_now() -> datetime.datetime:
+    """The wall clock, aware, in UTC."""
+    return datetime.datetime.now(datetime.UTC)
+
+
+def _nothing(point: str) -> None:
+    """The crash point of a process that is to live."""
+
+
+class Queue:
+    """The jobs of one database.
+
+    `clock` gives aware UTC instants; `crash` is called with the name of each crash point. Any
+    method may raise StoreError; it is `retryable` where the database is merely locked or full.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        clock: Callable[[], datetime.datetime] = utc_now,
+        crash: Callable[[str], None] = _nothing,
+    ) -> None:
+        self._engine = engine
+        self._clock = clock
+        self._crash = crash
+        self._data_dir = data_dir(engine)
+
+    def keep(
+        self,
+        identity: Identity,
+        kept: Kept,
+        incoming: Incoming,
+        *,
+        quiet_period: float,
+        quiet_cap: float,
+        screenable: bool = True,
+        reason: str | None = None,
+        priority: int = Priority.ROUTINE,
+    ) -> Disposition:
+        """Take a file of the spool into the database; what is returned is durable.
+
+        NEW and AGAIN (other bytes under a known UID) join the study's open job, which is due
+        after `quiet_period` seconds without a further image and `quiet_cap` seconds after its
+        first at the latest; STAT is due at once. What is not `screenable` (`reason` says why) is
+        IGNORED: kept, no job. DUPLICATE: nothing was taken, remove the file.
+        Raises OutOfResources where the database is locked, full or failing.
+        """
+        path = kept.path.relative_to(self._data_dir).as_posix()
+        arrival = Arrival(
+            identity, kept, path, incoming, quiet_period, quiet_cap, screenable, reason, priority
+        )
+        with writing(self._engine, refuses=True) as connection:
+            disposition = arrive(connection, arrival, self._clock())
+            self._crash("keep.before_commit")
+        self._crash("keep.committed")
+        return disposition
+
+    def claim(
+        self,
+        worker: str,
+        lease: float,
+        limit: int = 1,
+        *,
+        max_attempts: int = 3,
+        weights: Mapping[str, str] | None = None,
+        rules: str = "",
+    ) -> list[Job]:
+        """Up to `limit` due jobs, closed and leased to `worker` for `lease` seconds.
+
+        The attempt is counted before the work. A job that was tried before comes alone, so that
+        an image that kills its worker takes nothing else down; one that was tried `max_attempts`
+        times is settled as failed (`too_many_attempts`) instead. `weights` (network -> sha256)
+        and `rules` (version) are frozen into the job. Of one study one job at a time is out.
+        """
+        terms: dict[str, Any] = {
+            "weights": json.dumps(dict(weights or {}), sort_keys=True),
+            "rules": rules,
+        }
+        with writing(self._engine) as connection:
+            now = self._clock()
+            _give_up(connection, now, max_attempts)
+            terms |= {"worker": worker, "lease_until": now + datetime.timedelta(seconds=lease)}
+            jobs = self._claim_up_to(connection, now, limit, terms)
+        if jobs:
+            self._crash("screen.claimed")
+        return jobs
+
+    def _claim_up_to(
+        self,
+        connection: Connection,
+        now: datetime.datetime,
+        limit: int,
+        terms: Mapping[str, Any],
+    ) -> list[Job]:
+        jobs: list[Job] = []
+        while len(jobs) < limit:
+            fresh_only = bool(jobs)
+            row = connection.execute(_claim_one(now, fresh_only, terms)).one_or_none()
+            if row is None:
+                break
+            jobs.append(self._claimed(connection, row, now))
+            if row.attempts > 1:
+                break
+        return jobs
+
+    def _claimed(self, connection: Connection, row: Row[Any], now: datetime.datetime) -> Job:
+        frozen = settlement.freeze(connection, row, now)
+        uid = connection.scalar(
+            select(t.study.c.study_instance_uid).where(t.study.c.study_id == row.study_id)
+        )
+        audit.append(
+            connection,
+            "job.claimed",
+            now,
+            study_instance_uid=uid,
+            job_id=row.job_id,
+            detail={"attempt": row.attempts, "worker": row.worker, "rules": row.rules}
+            | {"weights": json.loads(row.weights)},
+        )
+        return Job(
+            job_id=row.job_id,
+            study_instance_uid=str(uid),
+            stage=Stage.SCREEN,
+            instances=_instances(connection, self._data_dir, row.job_id),
+            attempt=row.attempts,
+            lease_token=row.lease_token,
+            priority=row.priority,
+            predecessor_job_id=frozen.predecessor_job_id,
+            earlier=earlier_results(connection, row.study_id, row.job_id),
+            live_destinations=frozen.live_destinations,
+            held_findings=frozen.held_findings,
+        )
+
+    def renew(self, job: Job, lease: float) -> None:
+        """Hold the job for another `lease` seconds from now; LeaseLost if someone else has it."""
+        with writing(self._engine) as connection:
+            until = self._clock() + datetime.timedelta(seconds=lease)
+            _change(connection, job, {"lease_until": until})
+
+    def retry(self, job: Job, error: str, delay: float, reason: str | None = None) -> None:
+        """Put the job back, due in `delay` seconds; `error` (may hold a traceback) is kept.
+
+        The audit gets `reason`, a code, alone. Raises LeaseLost.
+        """
+        with writing(self._engine) as connection:
+            now = self._clock()
+            due_at = now + datetime.timedelta(seconds=delay)
+            _change(connection, job, {"due_at": due_at, "error": error, **_FREE})
+            detail = {"attempt": job.attempt, "delay": delay, "reason": reason}
+            _append(connection, "job.retried", job, now, detail)
+
+    def hand_back(self, job: Job) -> None:
+        """Put a job back that was not begun: the attempt does not count. Raises LeaseLost."""
+        with writing(self._engine) as connection:
+            now = self._clock()
+            _change(connection, job, {"attempts": t.job.c.attempts - 1, **_FREE})
+            _append(connection, "job.handed_back", job, now, {})
+
+    def settle(
+        self,
+        job: Job,
+        outcome: Outcome,
+        reason: str | None = None,
+        answers: Iterable[Answer | tuple[Instance, ImageResult]] = (),
+        objects: Sequence[ResultObject] = (),
+        destinations: Sequence[Destination] = (),
+        error: str | None = None,
+    ) -> None:
+        """Write the job's outcome, answers, objects and outbox rows down; durable on return.
+
+        A row per object and destination that wants it: pending where the destination was live
+        when the job was claimed or is for tests, else held for ever. `audience_of` says which
+        audience's objects a destination gets. Instances without an answer get the job's outcome
+        (in a screened job `not_screened`, `no_answer`). Raises LeaseLost.
+        """
+        with writing(self._engine) as connection:
+            now = self._clock()
+            done = {"outcome": outcome, "reason": reason, "error": error, "settled_at": now}
+            _change(connection, job, {**done, **_FREE})
+            detail = {"reason": reason, "attempt": job.attempt, "instances": len(job.instances)}
+            _append(connection, f"job.{outcome}", job, now, detail)
+            given = [Answer(*answer) for answer in answers]
+            settlement.write_answers(connection, job, given, (outcome, reason), now)
+            settlement.write_objects(connection, job, objects, destinations, now)
+            stage = settlement.next_stage(connection, job.job_id)
+            settlement.advance(connection, job.job_id, job.study_instance_uid, stage, now)
+        self._crash("screen.settled")
+
+    def rescreen(self, study_instance_uid: str, who: str, why: str) -> int:
+        """A job, due now, over all images kept of a study; returns its id.
+
+        Earlier objects of which no row was attempted are cancelled in the same transaction.
+        Raises StoreError where the study is unknown or its images are no longer kept.
+        """
+        with writing(self._engine) as connection:
+            detail = {"who": who, "why": why}
+            now = self._clock()
+            return rebuild.rebuild(connection, study_instance_uid, "rescreen", now, detail)
+
+    def retry_failed(self, job_id: int, who: str, why: str) -> int:
+        """A new job over the study of a job that failed; returns its id. Raises StoreError."""
+        with writing(self._engine) as connection:
+            joined = t.job.join(t.study)
+            statement = select(t.study.c.study_instance_uid, t.job.c.outcome)
+            row = connection.execute(
+                statement.select_from(joined).where(t.job.c.job_id == job_id)
+            ).one_or_none()
+            if row is None or row.outcome != Outcome.FAILED:
+                raise StoreError(f"job {job_id}: there is no failed job of that number")
+            detail = {"who": who, "why": why, "failed_job_id": job_id}
+            now = self._clock()
+            return rebuild.rebuild(connection, row.study_instance_uid, "retry", now, detail)
+
+    def objects(self, job_id: int) -> tuple[ResultObject, ...]:
+        """The objects of a settled job, as they were given to `settle`."""
+        statement = select(t.result_object).where(t.result_object.c.job_id == job_id)
+        with reading(self._engine) as connection:
+            rows = connection.execute(statement.order_by(t.result_object.c.object_id))
+            return tuple(_object(row) for row in rows)
+
+    def versions(self, sop_instance_uid: str) -> tuple[Instance, ...]:
+        """Every kept file under a SOP Instance UID, oldest first, to tell them apart."""
+        with reading(self._engine) as connection:
+            statement = _instance_rows().where(
+                t.instance.c.sop_instance_uid == sop_instance_uid,
+                t.instance.c.removed_at.is_(None),
+            )
+            rows = connection.execute(statement.order_by(t.instance.c.instance_id))
+            return tuple(instance_of(row, self._data_dir) for row in rows)
+
+
+#: A lease given up.
+_FREE: dict[str, Any] = {"lease_token": None, "lease_until": None, "worker": None}
+
+
+def _claimable(now: datetime.datetime) -> ColumnElement[bool]:
+    """Due, free or its lease run out, and no earlier job of the study still to be settled."""
+    job, earlier = t.job.c, t.job.alias("earlier")
+    waits = exists().where(
+        earlier.c.study_id == job.study_id,
+        earlier.c.stage == Stage.SCREEN,
+        earlier.c.job_id < job.job_id,
+    )
+    free = or_(job.lease_until.is_(None), job.lease_until <= now)
+    return and_(job.stage == Stage.SCREEN, job.due_at <= now, free, ~waits)
+
+
+def _claim_one(now: datetime.datetime, fresh_only: bool, terms: Mapping[str, Any]) -> Update:
+    """One atomic statement: lease, count the attempt, close."""
+    due = _claimable(now)
+    if fresh_only:
+        due = and_(due, t.job.c.attempts == 0)
+    order = (t.job.c.priority.desc(), t.job.c.due_at, t.job.c.job_id)
+    first = select(t.job.c.job_id).where(due).order_by(*order).limit(1)
+    return (
+        update(t.job)
+        .where(t.job.c.job_id == first.scalar_subquery(), due)
+        .values(
+            open=False,
+            attempts=t.job.c.attempts + 1,
+            lease_token=uuid.uuid4().hex,
+            **terms,
+        )
+        .returning(*t.job.c)
+    )
+
+
+def _give_up(connection: Connection, now: datetime.datetime, max_attempts: int) -> None:
+    """Settle what was tried too often and whose last worker did not come back to say so."""
+    reason = "too_many_attempts"
+    statement = (
+        update(t.job)
+        .where(_claimable(now), t.job.c.attempts >= max_attempts)
+        .values(outcome=Outcome.FAILED, reason=reason, settled_at=now, **_FREE)
+        .returning(t.job.c.job_id, t.job.c.study_id, t.job.c.attempts)
+    )
+    for row in connection.execute(statement).all():
+        uid = connection.scalar(
+            select(t.study.c.study_instance_uid).where(t.study.c.study_id == row.study_id)
+        )
+        settlement.fail_instances(connection, row.job_id, reason)
+        audit.append(
+            connection,
+            "job.failed",
+            now,
+            study_instance_uid=uid,
+            job_id=row.job_id,
+            detail={"reason": reason, "attempt": row.attempts},
+        )
+        settlement.advance(connection, row.job_id, str(uid), Stage.DONE, now)
+
+
+def _change(connection: Connection, job: Job, values: Mapping[str, Any]) -> None:
+    """Change a job that is still ours; LeaseLost where it is not."""
+    if connection.execute(update(t.job).where(_ours(job)).values(**values)).rowcount != 1:
+        raise LeaseLost(f"job {job.job_id}: someone else owns it now")
+
+
+def _ours(job: Job) -> ColumnElement[bool]:
+    return and_(
+        t.job.c.job_id == job.job_id,
+        t.job.c.lease_token == job.lease_token,
+        t.job.c.stage == Stage.SCREEN,
+    )
+
+
+def _append(
+    connection: Connection, kind: str, job: Job, now: datetime.datetime, detail: Mapping[str, Any]
+) -> None:
+    audit.append(
+        connection,
+        kind,
+        now,
+        study_instance_uid=job.study_instance_uid,
+        job_id=job.job_id,
+        detail={key: value for key, value in detail.items() if value is not None},
+    )
+
+
+def _instance_rows() -> Any:
+    joined = t.instance.join(t.study, t.instance.c.study_id == t.study.c.study_id).join(
+        t.identity, t.instance.c.identity_id == t.identity.c.identity_id
+    )
+    columns = (*t.instance.c, t.study.c.study_instance_uid, t.identity.c.digest)
+    return select(*columns).select_from(joined)
+
+
+def _instances(connection: Connection, folder: Path, job_id: int) -> tuple[Instance, ...]:
+    of_job = select(t.job_instance.c.instance_id).where(t.job_instance.c.job_id == job_id)
+    statement = _instance_rows().where(t.instance.c.instance_id.in_(of_job))
+    rows = connection.execute(statement.order_by(t.instance.c.instance_id))
+    return tuple(instance_of(row, folder) for row in rows)
+
+
+def _object(row: Row[Any]) -> ResultObject:
+    return ResultObject(
+        kind=row.kind,
+        audience=Audience(row.audience),
+        sop_class_uid=row.sop_class_uid,
+        sop_instance_uid=row.sop_instance_uid,
+        series_instance_uid=row.series_instance_uid,
+        file_name=row.file_name,
+        fallback_sop_instance_uid=row.fallback_sop_instance_uid,
+        source_sop_instance_uid=row.source_sop_instance_uid,
+    )
+
+
+__all__ = ["Answer", "Queue", "utc_now"]

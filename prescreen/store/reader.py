@@ -1,0 +1,188 @@
+"""What people ask of the store: how it stands, which studies there are, what became of one."""
+
+from __future__ import annotations
+
+import datetime
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Connection, Engine, func, select, text
+
+from prescreen.errors import StoreError
+from prescreen.store import audit
+from prescreen.store import schema as t
+from prescreen.store.database import reading
+from prescreen.store.destinations import Destinations, Standing
+from prescreen.study import Event, OutboxState, Stage
+
+
+@dataclass(frozen=True)
+class Status:
+    """How the store stands at one instant.
+
+    `waiting`, `due` and `leased` count jobs still to be screened: in their quiet period or
+    delay, ready, and in work. `deliveries` counts outbox rows: destination -> state -> number.
+    `oldest_due` is the instant since when the oldest ready job has been waiting.
+    """
+
+    at: datetime.datetime
+    instances: int
+    studies: int
+    waiting: int
+    due: int
+    leased: int
+    oldest_due: datetime.datetime | None
+    outcomes: Mapping[str, int]
+    deliveries: Mapping[str, Mapping[str, int]]
+    standings: tuple[Standing, ...]
+    held_findings: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class StudyRecord:
+    """All that is known of one study. The rows are those of the documented views, as mappings."""
+
+    study: Mapping[str, Any]
+    instances: tuple[Mapping[str, Any], ...]
+    findings: tuple[Mapping[str, Any], ...]
+    deliveries: tuple[Mapping[str, Any], ...]
+    events: tuple[Event, ...]
+
+
+def status(engine: Engine, now: datetime.datetime) -> Status:
+    """Counts of everything, as of `now` (aware)."""
+    switches = Destinations(engine)
+    standings, held = switches.standings(), switches.held_findings()
+    with reading(engine) as connection:
+        waiting, due, leased, oldest = _to_screen(connection, now)
+        return Status(
+            at=now,
+            instances=_count(connection, "instance"),
+            studies=_count(connection, "study"),
+            waiting=waiting,
+            due=due,
+            leased=leased,
+            oldest_due=oldest,
+            outcomes=_outcomes(connection),
+            deliveries=_deliveries(connection),
+            standings=standings,
+            held_findings=held,
+        )
+
+
+def _count(connection: Connection, table: str) -> int:
+    counted = select(func.count()).select_from(t.metadata.tables[table])
+    return connection.scalars(counted).one()
+
+
+def _to_screen(
+    connection: Connection, now: datetime.datetime
+) -> tuple[int, int, int, datetime.datetime | None]:
+    columns = select(t.job.c.due_at, t.job.c.lease_until)
+    rows = connection.execute(columns.where(t.job.c.stage == Stage.SCREEN)).all()
+    leased = sum(row.lease_until is not None and row.lease_until > now for row in rows)
+    free = [row.due_at for row in rows if row.lease_until is None or row.lease_until <= now]
+    due = [instant for instant in free if instant <= now]
+    return len(free) - len(due), len(due), leased, min(due, default=None)
+
+
+def _outcomes(connection: Connection) -> dict[str, int]:
+    columns = select(t.job.c.outcome, func.count()).where(t.job.c.outcome.is_not(None))
+    return {row[0]: row[1] for row in connection.execute(columns.group_by(t.job.c.outcome))}
+
+
+def _deliveries(connection: Connection) -> dict[str, dict[str, int]]:
+    destination, state = t.outbox.c.destination, t.outbox.c.state
+    counts: dict[str, dict[str, int]] = {}
+    statement = select(destination, state, func.count()).group_by(destination, state)
+    for name, word, number in connection.execute(statement):
+        counts.setdefault(name, {})[word] = number
+    return counts
+
+
+def parked(engine: Engine) -> tuple[Mapping[str, Any], ...]:
+    """The rows of `v_delivery` that wait for a person, oldest first."""
+    with reading(engine) as connection:
+        statement = text("SELECT * FROM v_delivery WHERE state = :state ORDER BY outbox_id")
+        rows = connection.execute(statement, {"state": OutboxState.PARKED})
+        return tuple(dict(row) for row in rows.mappings())
+
+
+def pending_of(engine: Engine, destination: str) -> int:
+    """How many rows of a destination are pending."""
+    columns = t.outbox.c
+    mine = (columns.destination == destination, columns.state == OutboxState.PENDING)
+    with reading(engine) as connection:
+        return connection.scalars(select(func.count()).where(*mine)).one()
+
+
+def studies(engine: Engine, limit: int = 50) -> tuple[Mapping[str, Any], ...]:
+    """The newest studies as rows of `v_study`, newest first."""
+    with reading(engine) as connection:
+        statement = text("SELECT * FROM v_study ORDER BY last_received_at DESC LIMIT :limit")
+        return tuple(
+            dict(row) for row in connection.execute(statement, {"limit": limit}).mappings()
+        )
+
+
+def show(engine: Engine, key: str) -> StudyRecord:
+    """One study by Study Instance UID, accession number or job id, in this order.
+
+    Raises StoreError where there is none, or several under one accession number (it lists them).
+    """
+    with reading(engine) as connection:
+        uid = _resolve(connection, key)
+        (study,) = _rows(connection, "v_study", uid, "study_instance_uid")
+        record = {
+            name: _rows(connection, view, uid, order)
+            for name, view, order in (
+                ("instances", "v_instance", "instance_id"),
+                ("findings", "v_finding", "job_id, instance_id, label"),
+                ("deliveries", "v_delivery", "outbox_id"),
+            )
+        }
+    return StudyRecord(study=study, events=audit.events(engine, study_instance_uid=uid), **record)
+
+
+def _rows(connection: Connection, view: str, uid: str, order: str) -> tuple[Mapping[str, Any], ...]:
+    statement = text(f"SELECT * FROM {view} WHERE study_instance_uid = :uid ORDER BY {order}")
+    return tuple(dict(row) for row in connection.execute(statement, {"uid": uid}).mappings())
+
+
+def _resolve(connection: Connection, key: str) -> str:
+    for find in (_by_uid, _by_accession_number, _by_job):
+        uids = find(connection, key)
+        if len(uids) > 1:
+            raise StoreError(f"{key}: {len(uids)} studies have it: {', '.join(sorted(uids))}")
+        if uids:
+            return uids[0]
+    raise StoreError(f"{key}: no study, accession number or job; see `prescreen audit list`")
+
+
+def _by_uid(connection: Connection, key: str) -> list[str]:
+    uid = t.study.c.study_instance_uid
+    return list(connection.scalars(select(uid).where(uid == key)))
+
+
+def _by_accession_number(connection: Connection, key: str) -> list[str]:
+    joined = t.study.join(t.identity, t.study.c.identity_id == t.identity.c.identity_id)
+    columns = select(t.study.c.study_instance_uid).select_from(joined)
+    return list(connection.scalars(columns.where(t.identity.c.accession_number == key)))
+
+
+def _by_job(connection: Connection, key: str) -> list[str]:
+    if not (key.isascii() and key.isdecimal() and len(key) < 19):
+        return []
+    joined = t.study.join(t.job, t.job.c.study_id == t.study.c.study_id)
+    columns = select(t.study.c.study_instance_uid).select_from(joined)
+    return list(connection.scalars(columns.where(t.job.c.job_id == int(key))))
+
+
+def weights_of(engine: Engine, job_id: int) -> Mapping[str, str]:
+    """The weights (network -> sha256) that were frozen into a job; empty before its claim."""
+    with reading(engine) as connection:
+        stored = connection.scalar(select(t.job.c.weights).where(t.job.c.job_id == job_id))
+    weights: dict[str, str] = json.loads(stored) if stored else {}
+    return weights

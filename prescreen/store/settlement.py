@@ -1,0 +1,238 @@
+"""What the claim freezes into a job, and what settling a job writes. Functions on a connection."""
+
+from __future__ import annotations
+
+import datetime
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Connection, Row, and_, exists, or_, select, update
+
+from prescreen.settings import Destination
+from prescreen.store import audit
+from prescreen.store import schema as t
+from prescreen.store.answers import Answer, write_result
+from prescreen.store.arrival import change_identity
+from prescreen.store.database import add
+from prescreen.study import (
+    Audience,
+    Disposition,
+    Job,
+    OutboxState,
+    Outcome,
+    ResultObject,
+    Stage,
+)
+
+
+@dataclass(frozen=True)
+class Frozen:
+    """What the first claim froze into a job; later attempts find the same."""
+
+    predecessor_job_id: int | None
+    live_destinations: frozenset[str]
+    held_findings: frozenset[str]
+
+
+def freeze(connection: Connection, row: Row[Any], now: datetime.datetime) -> Frozen:
+    """Freeze predecessor, live destinations and findings on hold at the first claim of a job."""
+    if row.claimed_at is not None:
+        live, held = json.loads(row.live_destinations), json.loads(row.held_findings)
+        return Frozen(row.predecessor_job_id, frozenset(live), frozenset(held))
+    names = select(t.destination.c.name).where(t.destination.c.live)
+    frozen = Frozen(
+        _predecessor(connection, row.study_id, row.job_id),
+        frozenset(connection.scalars(names)),
+        frozenset(connection.scalars(select(t.finding_hold.c.label))),
+    )
+    values = {
+        "claimed_at": now,
+        "predecessor_job_id": frozen.predecessor_job_id,
+        "live_destinations": json.dumps(sorted(frozen.live_destinations)),
+        "held_findings": json.dumps(sorted(frozen.held_findings)),
+    }
+    connection.execute(update(t.job).where(t.job.c.job_id == row.job_id).values(**values))
+    return frozen
+
+
+def _predecessor(connection: Connection, study_id: int, job_id: int) -> int | None:
+    """The newest earlier job of the study with a report that was not cancelled as a whole."""
+    of_job = t.outbox.c.job_id == t.job.c.job_id
+    has_object = exists().where(t.result_object.c.job_id == t.job.c.job_id)
+    has_row = exists().where(of_job)
+    stands = exists().where(of_job, t.outbox.c.state != OutboxState.CANCELLED)
+    statement = select(t.job.c.job_id).where(
+        t.job.c.study_id == study_id, t.job.c.job_id < job_id, has_object, or_(~has_row, stands)
+    )
+    return connection.scalar(statement.order_by(t.job.c.job_id.desc()).limit(1))
+
+
+def audience_of(destination: Destination, job: Job) -> Audience:
+    """Whose objects a destination gets of a job: silent and test ones those for evaluation."""
+    if destination.test or destination.name not in job.live_destinations:
+        return Audience.EVALUATION
+    return destination.audience
+
+
+def write_answers(
+    connection: Connection,
+    job: Job,
+    answers: Sequence[Answer],
+    settled: tuple[Outcome, str | None],
+    now: datetime.datetime,
+) -> None:
+    """Results of the instances, what those that came again turned out to be, their pixels."""
+    given = {answer.instance.instance_id: answer for answer in answers}
+    for instance in job.instances:
+        answer = given.get(instance.instance_id, Answer(instance))
+        otherwise = _otherwise(answer, settled)
+        write_result(connection, job.job_id, instance.instance_id, answer.result, otherwise)
+        _tell_apart(connection, job, answer, now)
+
+
+def _otherwise(answer: Answer, settled: tuple[Outcome, str | None]) -> tuple[Outcome, str | None]:
+    """The answer for an instance that was given none: silence never means normal."""
+    outcome, reason = settled
+    if answer.disposition is not None:
+        return Outcome.NOT_SCREENED, str(answer.disposition)
+    if outcome is Outcome.SCREENED:
+        return Outcome.NOT_SCREENED, "no_answer"
+    return outcome, reason
+
+
+def _tell_apart(connection: Connection, job: Job, answer: Answer, now: datetime.datetime) -> None:
+    values: dict[str, Any] = {}
+    if answer.pixel_sha256 is not None:
+        values["pixel_sha256"] = answer.pixel_sha256
+    if answer.disposition is not None:
+        values["disposition"] = answer.disposition
+    if not values:
+        return
+    here = t.instance.c.instance_id == answer.instance.instance_id
+    identity_id = connection.scalar(
+        update(t.instance).where(here).values(**values).returning(t.instance.c.identity_id)
+    )
+    if answer.disposition is None or answer.disposition == answer.instance.disposition:
+        return
+    audit.append(
+        connection,
+        f"instance.{_TURNED_OUT[answer.disposition]}",
+        now,
+        study_instance_uid=job.study_instance_uid,
+        sop_instance_uid=answer.instance.sop_instance_uid,
+        job_id=job.job_id,
+        detail={"instance_id": answer.instance.instance_id},
+    )
+    if answer.disposition is Disposition.REVISION and identity_id is not None:
+        change_identity(connection, _study_id(connection, job.job_id), identity_id, now)
+
+
+_TURNED_OUT: Mapping[Disposition, str] = {
+    Disposition.NEW: "told_apart",
+    Disposition.AGAIN: "again",
+    Disposition.DUPLICATE: "duplicate",
+    Disposition.REVISION: "revision",
+    Disposition.CONFLICT: "conflict",
+    Disposition.IGNORED: "ignored",
+}
+
+
+def _study_id(connection: Connection, job_id: int) -> int:
+    return int(connection.scalars(select(t.job.c.study_id).where(t.job.c.job_id == job_id)).one())
+
+
+def fail_instances(connection: Connection, job_id: int, reason: str) -> None:
+    """A failed answer for every instance of a job."""
+    of_job = select(t.job_instance.c.instance_id).where(t.job_instance.c.job_id == job_id)
+    for instance_id in connection.scalars(of_job).all():
+        write_result(connection, job_id, instance_id, None, (Outcome.FAILED, reason))
+
+
+def write_objects(
+    connection: Connection,
+    job: Job,
+    objects: Sequence[ResultObject],
+    destinations: Sequence[Destination],
+    now: datetime.datetime,
+) -> None:
+    """The objects of a report, and for each the outbox rows of the destinations that get it."""
+    if objects:
+        _append(connection, "report.written", job, now, {"objects": len(objects)})
+    for item in objects:
+        row = {"job_id": job.job_id, **vars(item)}
+        object_id = add(connection, t.result_object, row)
+        for destination in destinations:
+            if item.kind in destination.objects and item.audience == audience_of(destination, job):
+                _post(connection, job, item, object_id, destination, now)
+
+
+def _post(
+    connection: Connection,
+    job: Job,
+    item: ResultObject,
+    object_id: int,
+    destination: Destination,
+    now: datetime.datetime,
+) -> None:
+    sends = destination.test or destination.name in job.live_destinations
+    state = OutboxState.PENDING if sends else OutboxState.HELD
+    row = {
+        "object_id": object_id,
+        "job_id": job.job_id,
+        "destination": destination.name,
+        "state": state,
+        "priority": job.priority,
+        "created_at": now,
+        "due_at": now,
+        "settled_at": None if sends else now,
+    }
+    outbox_id = add(connection, t.outbox, row)
+    detail = {"outbox_id": outbox_id, "destination": destination.name, "kind": item.kind}
+    kind = "outbox.pending" if sends else "outbox.held"
+    _append(connection, kind, job, now, detail, item.sop_instance_uid)
+
+
+def _append(
+    connection: Connection,
+    kind: str,
+    job: Job,
+    now: datetime.datetime,
+    detail: Mapping[str, Any],
+    sop_instance_uid: str | None = None,
+) -> None:
+    audit.append(
+        connection,
+        kind,
+        now,
+        study_instance_uid=job.study_instance_uid,
+        sop_instance_uid=sop_instance_uid,
+        job_id=job.job_id,
+        detail=detail,
+    )
+
+
+def next_stage(connection: Connection, job_id: int) -> Stage:
+    """DELIVER while an outbox row of the job is pending, else DONE."""
+    pending = select(t.outbox.c.outbox_id).where(
+        and_(t.outbox.c.job_id == job_id, t.outbox.c.state == OutboxState.PENDING)
+    )
+    return Stage.DONE if connection.scalar(pending.limit(1)) is None else Stage.DELIVER
+
+
+def advance(
+    connection: Connection,
+    job_id: int,
+    study_instance_uid: str,
+    stage: Stage,
+    now: datetime.datetime,
+) -> None:
+    """Move a settled job to a stage; with DONE goes its event."""
+    values = {"stage": stage, "done_at": now if stage is Stage.DONE else None}
+    here = and_(t.job.c.job_id == job_id, t.job.c.stage != stage)
+    changed = connection.execute(update(t.job).where(here).values(**values)).rowcount
+    if changed and stage is Stage.DONE:
+        audit.append(
+            connection, "job.done", now, study_instance_uid=study_instance_uid, job_id=job_id
+        )

@@ -1,0 +1,268 @@
+"""Files that exist only when they are whole and durable.
+
+::
+
+    <data_dir>/spool/received/<2 hex>/<uuid>.dcm    objects as they came in
+    <data_dir>/spool/draft/<job>-<uuid>/            a report being written
+    <data_dir>/spool/results/<job>/                 a report that is complete and never changes
+    <data_dir>/spool/quarantine/<uuid>.dcm          what a person must look at, with `.reason`
+
+All four lie on one file system, so that a rename is atomic. Names are random or numbers of ours:
+no UID, AE title or tag ever becomes part of a path.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import shutil
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from prescreen.errors import OutOfResources, StoreError, UnusableImage
+
+#: Conditions that pass: the sender is told to try again later.
+_PASSING = frozenset(
+    {
+        errno.ENOSPC,
+        errno.EDQUOT,
+        errno.EFBIG,
+        errno.EIO,
+        errno.EMFILE,
+        errno.ENFILE,
+        errno.ENOMEM,
+        errno.EROFS,
+        errno.EAGAIN,
+    }
+)
+
+
+@dataclass(frozen=True)
+class Kept:
+    """One file of the spool: its absolute path, the SHA-256 of its bytes in hex, its size."""
+
+    path: Path
+    sha256: str
+    size: int
+
+
+@dataclass(frozen=True)
+class Swept:
+    """What a sweep found: unfinished files removed, expired ones removed, orphans set aside."""
+
+    unfinished: int
+    expired: int
+    quarantined: int
+
+
+class Spool:
+    """The spool under one data directory; its folders are created when they are missing.
+
+    `crash` is called with the name of each crash point; tests end the process there.
+    Raises StoreError where a folder cannot be created or written.
+    """
+
+    def __init__(self, data_dir: Path, crash: Callable[[str], None] = lambda point: None) -> None:
+        self.data_dir = Path(data_dir).absolute()
+        self.root = self.data_dir / "spool"
+        self._received = self.root / "received"
+        self._results = self.root / "results"
+        self._quarantine = self.root / "quarantine"
+        self._draft = self.root / "draft"
+        self._crash = crash
+        with _mapped(self.data_dir):
+            self._create()
+
+    def _create(self) -> None:
+        shards = [self._received / f"{number:02x}" for number in range(256)]
+        for folder in (self._received, self._results, self._quarantine, self._draft, *shards):
+            folder.mkdir(mode=0o750, parents=True, exist_ok=True)
+        devices = {folder.stat().st_dev for folder in (self._draft, self._results, shards[0])}
+        if len(devices) > 1:
+            raise StoreError(f"{self.root}: its folders must lie on one file system")
+        _probe(self._draft)
+        for folder in (self._received, self.root, self.data_dir):
+            _fsync_folder(folder)
+
+    def keep(self, part10: bytes) -> Kept:
+        """Write bytes under a new name; on return file and name survive a loss of power.
+
+        Raises OutOfResources where there is no room (nothing is left behind), StoreError where
+        the folder cannot be written.
+        """
+        name = uuid.uuid4().hex
+        folder = self._received / name[:2]
+        temporary, path = folder / f".{name}.tmp", folder / f"{name}.dcm"
+        with _mapped(folder):
+            try:
+                _write_durably(temporary, part10)
+                self._crash("keep.written")
+                temporary.rename(path)
+            except OSError:
+                temporary.unlink(missing_ok=True)
+                raise
+            _fsync_folder(folder)
+        self._crash("keep.renamed")
+        return Kept(path, hashlib.sha256(part10).hexdigest(), len(part10))
+
+    def draft(self, job_id: int) -> Path:
+        """A new, empty folder in which the results of a job are written."""
+        path = self._draft / f"{int(job_id)}-{uuid.uuid4().hex}"
+        with _mapped(self._draft):
+            path.mkdir(mode=0o750)
+        return path
+
+    def publish(self, job_id: int, draft: Path) -> Path:
+        """Make a draft the results of a job, whole and durable, by one rename.
+
+        Results that exist already may have been sent: they are returned unchanged and the draft
+        is removed. Raises OutOfResources or StoreError; the draft stays then.
+        """
+        results = self._results / str(int(job_id))
+        with _mapped(self._results):
+            if not results.is_dir():
+                self._rename_whole(draft, results)
+        if draft.exists():
+            shutil.rmtree(draft, ignore_errors=True)
+        return results
+
+    def _rename_whole(self, draft: Path, results: Path) -> None:
+        for file in sorted(draft.iterdir()):
+            _fsync(file)
+        _fsync_folder(draft)
+        self._crash("report.before_rename")
+        try:
+            draft.rename(results)
+        except OSError as error:  # someone else published in between: theirs counts
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                raise
+        _fsync_folder(self._results)
+        self._crash("report.renamed")
+
+    def results(self, job_id: int) -> Path | None:
+        """The results folder of a job, or None while there is none."""
+        path = self._results / str(int(job_id))
+        return path if path.is_dir() else None
+
+    def quarantine(self, path: Path, reason: str) -> Path:
+        """Set a file aside for a person, with a code why; returns where it lies now."""
+        target = self._quarantine / f"{uuid.uuid4().hex}.dcm"
+        with _mapped(self._quarantine):
+            target.with_suffix(".reason").write_text(f"{reason}\n", encoding="ascii")
+            self._inside(path).rename(target)
+            _fsync_folder(self._quarantine)
+        return target
+
+    def remove(self, path: Path) -> None:
+        """Remove a file or results folder of the spool; one that is gone already is no error."""
+        inside = self._inside(path)
+        with _mapped(inside.parent):
+            if inside.is_dir():
+                shutil.rmtree(inside)
+            else:
+                inside.unlink(missing_ok=True)
+
+    def verify(self, path: Path, sha256: str) -> None:
+        """Raise UnusableImage (`file_missing`, `file_damaged`) unless the bytes are as kept."""
+        try:
+            with path.open("rb") as file:
+                digest = hashlib.file_digest(file, "sha256").hexdigest()
+        except OSError as error:
+            text = f"{path}: cannot be read: {error.strerror}"
+            raise UnusableImage(text, reason="file_missing") from error
+        if digest != sha256:
+            raise UnusableImage(f"{path}: is not what was kept", reason="file_damaged")
+
+    def free(self) -> int:
+        """Bytes that may still be written to the file system of the spool."""
+        with _mapped(self.root):
+            return shutil.disk_usage(self.root).free
+
+    def sweep(self, known: Callable[[Path], bool | None], min_age: float = 3_600) -> Swept:
+        """Clear up what killed processes left behind.
+
+        `known` says of a kept file: True (has a row), False (its retention is over), None (no
+        row). Unfinished files and drafts are removed, expired files too; a whole file without a
+        row is set aside, because the database may be an older copy than the spool. Whatever is
+        younger than `min_age` seconds may still be in work and is left alone.
+        """
+        before = time.time() - min_age
+        unfinished = expired = quarantined = 0
+        for path in self._older(self._draft.iterdir(), before):
+            self.remove(path)
+            unfinished += 1
+        for path in self._older(self._received.glob("*/*"), before):
+            if path.name.endswith(".tmp"):
+                self.remove(path)
+                unfinished += 1
+            elif (verdict := known(path)) is False:
+                self.remove(path)
+                expired += 1
+            elif verdict is None:
+                self.quarantine(path, "no_row")
+                quarantined += 1
+        return Swept(unfinished, expired, quarantined)
+
+    def _older(self, paths: Iterator[Path], before: float) -> Iterator[Path]:
+        for path in list(paths):
+            try:
+                modified = path.stat().st_mtime
+            except FileNotFoundError:  # finished or removed by its owner meanwhile
+                continue
+            if modified <= before:
+                yield path
+
+    def _inside(self, path: Path) -> Path:
+        resolved = Path(path).resolve()
+        root = self.root.resolve()
+        if root not in resolved.parents or resolved.parent == root:
+            raise StoreError(f"{path}: is not a file of the spool {self.root}")
+        return resolved
+
+
+@contextmanager
+def _mapped(where: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno in _PASSING:
+            text = f"{where}: cannot be written now: {error.strerror}; free room on this disk"
+            raise OutOfResources(text) from error
+        text = f"{where}: {error.strerror}; make it a folder this user may write"
+        raise StoreError(text) from error
+
+
+def _probe(folder: Path) -> None:
+    """Write and remove an empty file: permissions alone do not tell (read-only mounts, root)."""
+    path = folder / f".{uuid.uuid4().hex}.tmp"
+    path.touch(mode=0o640)
+    path.unlink()
+
+
+def _write_durably(path: Path, content: bytes) -> None:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o640)
+    try:
+        view = memoryview(content)
+        while view:
+            view = view[os.write(descriptor, view) :]
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _fsync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _fsync_folder(path: Path) -> None:
+    """Make the names in a folder durable, as rename alone does not."""
+    _fsync(path)
