@@ -12,6 +12,7 @@ import os
 import resource
 import signal
 import warnings
+import weakref
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
@@ -30,6 +31,7 @@ from prescreen.errors import UnusableImage
 from prescreen.study import FloatArray, Radiograph
 
 _MIB = 1 << 20
+_KEPT = 8  # memories kept for the next images: one batch
 
 
 @dataclass(frozen=True)
@@ -43,32 +45,65 @@ class _Memory:
     process: int
     descriptor: int
 
-    @classmethod
-    def new(cls) -> _Memory:
-        return cls(os.getpid(), os.memfd_create("prescreen-pixels"))
-
     def allocate(self, shape: tuple[int, int]) -> FloatArray:
         """In the child: make room for `shape`, and map it."""
         path = f"/proc/{self.process}/fd/{self.descriptor}"
         descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
         try:
-            os.ftruncate(descriptor, 4 * shape[0] * shape[1])
-            return _mapped(descriptor, shape)
+            size = 4 * shape[0] * shape[1]
+            if os.fstat(descriptor).st_size < size:
+                os.ftruncate(descriptor, size)
+            return _pixels(_mapped(descriptor, shape), shape)
         finally:
             os.close(descriptor)
 
-    def pixels(self, shape: tuple[int, int]) -> FloatArray:
-        """In the parent: what the child has written. The mapping lives as long as the array."""
-        return _mapped(self.descriptor, shape)
+
+def _mapped(descriptor: int, shape: tuple[int, int]) -> mmap.mmap:
+    flags = mmap.MAP_SHARED | mmap.MAP_POPULATE
+    return mmap.mmap(descriptor, 4 * shape[0] * shape[1], flags=flags)
+
+
+def _pixels(mapping: mmap.mmap, shape: tuple[int, int]) -> FloatArray:
+    return np.frombuffer(mapping, np.float32, shape[0] * shape[1]).reshape(shape)
+
+
+class _Memories:
+    """Memories, each used again once no array refers to what was read into it.
+
+    The pages of a new one cost more processor time than all of rendering (7 ms of 4 megapixels).
+    """
+
+    def __init__(self, keep: int) -> None:
+        self._keep = keep
+        self._free: list[_Memory] = []  # append and pop are atomic: the collector may call `give`
+
+    def take(self) -> _Memory:
+        try:
+            return self._free.pop()
+        except IndexError:
+            return _Memory(os.getpid(), os.memfd_create("prescreen-pixels"))
+
+    def pixels(self, memory: _Memory, shape: tuple[int, int]) -> FloatArray:
+        """What a child has written. The memory is free again when the array is gone."""
+        mapping = _mapped(memory.descriptor, shape)
+        weakref.finalize(mapping, self._give, memory).atexit = False
+        return _pixels(mapping, shape)
+
+    def discard(self, memory: _Memory) -> None:
+        """Never use it again: a child on its way out may still be writing."""
+        os.close(memory.descriptor)
 
     def close(self) -> None:
-        os.close(self.descriptor)
+        """Keep none from now on; arrays that are still about stay as they are."""
+        self._keep = 0
+        while self._free:
+            self.discard(self._free.pop())
 
-
-def _mapped(descriptor: int, shape: tuple[int, int]) -> FloatArray:
-    flags = mmap.MAP_SHARED | mmap.MAP_POPULATE
-    memory = mmap.mmap(descriptor, 4 * shape[0] * shape[1], flags=flags)
-    return np.frombuffer(memory, np.float32).reshape(shape)
+    def _give(self, memory: _Memory) -> None:
+        if len(self._free) < self._keep:
+            self._free.append(memory)
+        else:
+            self.discard(memory)
 
 
 @dataclass(frozen=True)
@@ -171,6 +206,7 @@ class Decoder:
         self._memory_mb = memory_mb
         self._max_megapixels = max_megapixels
         self._read = read
+        self._memories = _Memories(_KEPT)
         self._pool = self._new_pool()
 
     def read(self, path: Path) -> tuple[pydicom.Dataset, Radiograph]:
@@ -188,23 +224,14 @@ class Decoder:
         self, paths: Sequence[Path]
     ) -> list[tuple[pydicom.Dataset, Radiograph] | UnusableImage]:
         """`read` for each path, as many at once as there are workers; answers in order."""
-        memories = [_Memory.new() for _ in paths]
-        try:
-            futures = [
-                self._schedule(path, memory) for path, memory in zip(paths, memories, strict=True)
-            ]
-            return [
-                self._settled(future, memory)
-                for future, memory in zip(futures, memories, strict=True)
-            ]
-        finally:
-            for memory in memories:
-                memory.close()
+        scheduled = [self._scheduled(path) for path in paths]
+        return [self._settled(future, memory) for future, memory in scheduled]
 
     def close(self) -> None:
         """End the children, whatever they are at."""
         self._pool.stop()  # type: ignore[no-untyped-call]
         self._pool.join()
+        self._memories.close()
 
     def __enter__(self) -> Self:
         return self
@@ -226,13 +253,14 @@ class Decoder:
             context=multiprocessing.get_context("spawn"),
         )
 
-    def _schedule(self, path: Path, memory: _Memory) -> Future[_Answer]:
+    def _scheduled(self, path: Path) -> tuple[Future[_Answer], _Memory]:
+        memory = self._memories.take()
         future: Future[_Answer] = self._pool.schedule(
             _answer,
             args=(self._read, path, memory, self._seconds, self._max_megapixels),
             timeout=self._seconds,
         )
-        return future
+        return future, memory
 
     def _settled(
         self, future: Future[_Answer], memory: _Memory
@@ -240,12 +268,17 @@ class Decoder:
         try:
             answer = future.result()
         except UnusableImage as error:
-            return error
+            refused = error
         except TimeoutError:
-            return self._timed_out()
+            refused = self._timed_out()
         except pebble.ProcessExpired as error:
-            return self._timed_out() if -error.exitcode == signal.SIGXCPU else _crashed(error)
-        return answer.ds, replace(answer.radiograph, pixels=memory.pixels(answer.shape))
+            out_of_time = -error.exitcode == signal.SIGXCPU
+            refused = self._timed_out() if out_of_time else _crashed(error)
+        else:
+            pixels = self._memories.pixels(memory, answer.shape)
+            return answer.ds, replace(answer.radiograph, pixels=pixels)
+        self._memories.discard(memory)
+        return refused
 
     def _timed_out(self) -> UnusableImage:
         return UnusableImage(
