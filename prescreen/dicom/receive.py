@@ -1,0 +1,392 @@
+"""The Storage and Verification SCP: what a peer sends is handed on as it came, or refused.
+
+Nothing of a data set is decoded here. The UIDs of the command are checked, the bytes become a
+Part 10 file (PS3.10 7.1), and `keep` decides: when it returns, the instance is durable and the
+peer is told Success (PS3.4 B.2.2).
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import socketserver
+import threading
+import time
+import traceback
+from collections.abc import Callable
+from types import TracebackType
+from typing import Any
+
+from pydicom.dataset import Dataset
+from pydicom.uid import (
+    JPEG2000,
+    UID,
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+    JPEG2000Lossless,
+    JPEGBaseline8Bit,
+    JPEGExtended12Bit,
+    JPEGLossless,
+    JPEGLosslessSV1,
+    JPEGLSLossless,
+    JPEGLSNearLossless,
+    RLELossless,
+)
+from pynetdicom import AE, AllStoragePresentationContexts, evt
+from pynetdicom.association import Association
+from pynetdicom.dsutils import create_file_meta, encode_file_meta
+from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
+from pynetdicom.transport import AssociationServer, ThreadedAssociationServer
+
+from prescreen import settings
+from prescreen.dicom.admission import refusal_rule
+from prescreen.dicom.entity import (
+    IMPLEMENTATION_CLASS_UID,
+    IMPLEMENTATION_VERSION_NAME,
+    application_entity,
+    is_uid,
+    limit_blocking,
+    printable,
+)
+from prescreen.dicom.throttle import Count, Throttle
+from prescreen.errors import (
+    CannotUnderstand,
+    DoesNotMatch,
+    InvalidInstance,
+    Refusal,
+    SettingsError,
+)
+from prescreen.study import Incoming
+
+Keep = Callable[[Incoming], None]
+Audit = Callable[[str, dict[str, Any]], None]
+
+logger = logging.getLogger(__name__)
+
+#: In the order in which they are preferred where a peer offers several in one context. Deflated is
+#: not among them (a bomb of 2 MB inflates to gigabytes), big endian is retired.
+TRANSFER_SYNTAXES: tuple[UID, ...] = (
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+    JPEGLosslessSV1,
+    JPEGLossless,
+    JPEG2000Lossless,
+    JPEGLSLossless,
+    RLELossless,
+    JPEGBaseline8Bit,
+    JPEGExtended12Bit,
+    JPEGLSNearLossless,
+    JPEG2000,
+)
+
+SUCCESS = 0x0000
+OUT_OF_RESOURCES = 0xA700
+CANNOT_UNDERSTAND = 0xC000
+
+# What the peer reads in Error Comment (0000,0902): ours are fixed words, for the text of an error
+# may name paths, which are no peer's business.
+_COMMENTS = {
+    0x0117: "SOP Instance UID is malformed",
+    0xA700: "Out of resources, send again later",
+    0xA900: "Data set does not match the command",
+    0xC000: "Data set cannot be understood or was not kept",
+}
+
+_REJECTED_PERMANENT = 0x01
+_BY_SERVICE_USER = 0x01
+_BY_PRESENTATION = 0x03
+_CALLING_NOT_RECOGNISED = 0x03
+_CALLED_NOT_RECOGNISED = 0x07
+
+
+class Receiver:
+    """Listens, and hands every instance to `keep`; what is refused at the door goes to `audit`.
+
+    `keep` returns once the instance is durable. A Refusal it raises becomes that DIMSE status. It
+    is called from one thread per association, several at a time. `audit` is given the kind
+    ("association.refused") and a detail of codes: ae titles, address, rule, and how many like it
+    were left out since the last one.
+
+    `server_class` and `request_handler` replace the library's, for a server hardened further.
+    """
+
+    def __init__(
+        self,
+        receive: settings.Receive,
+        keep: Keep,
+        audit: Audit,
+        *,
+        server_class: type[AssociationServer] = ThreadedAssociationServer,
+        request_handler: Callable[..., socketserver.BaseRequestHandler] | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._settings = receive
+        self._keep = keep
+        self._audit = audit
+        self._server_class = server_class
+        self._request_handler = request_handler
+        self._throttle = Throttle(clock)
+        self._storing = Count()
+        self._server: AssociationServer | None = None
+        self._thread: threading.Thread | None = None
+
+    @property
+    def port(self) -> int:
+        """The port listened on."""
+        return self._settings.port if self._server is None else self._server.server_address[1]
+
+    def start(self) -> None:
+        """Listen and return. SettingsError where host or port cannot be listened on."""
+        self._server = self._listen(self._entity())
+        self._thread = threading.Thread(
+            target=self._server.serve_forever, name="receive", daemon=True
+        )
+        self._thread.start()
+
+    def stop(self, grace: float = 10.0) -> None:
+        """Let nobody in any more, give stores in progress `grace` seconds, then end the rest.
+
+        An instance whose answer does not leave in time was kept and comes again: a duplicate.
+        """
+        if self._server is None or self._thread is None:
+            return
+        # not AssociationServer.shutdown: that unregisters a server only start_server registers
+        socketserver.BaseServer.shutdown(self._server)
+        self._server.server_close()
+        self._storing.wait_for_zero(grace)
+        for association in self._server.active_associations:
+            association.abort()
+        self._thread.join(grace)
+        self._server = None
+
+    def __enter__(self) -> Receiver:
+        self.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.stop()
+
+    def _entity(self) -> AE:
+        entity = application_entity(
+            self._settings.ae_title,
+            acse_timeout=self._settings.acse_timeout,
+            dimse_timeout=self._settings.dimse_timeout,
+            network_timeout=self._settings.network_timeout,
+        )
+        entity.maximum_pdu_size = self._settings.max_pdu
+        entity.maximum_associations = self._settings.max_associations
+        entity.add_supported_context(Verification, [*TRANSFER_SYNTAXES[:2]])
+        for context in AllStoragePresentationContexts:
+            entity.add_supported_context(str(context.abstract_syntax), [*TRANSFER_SYNTAXES])
+        return entity
+
+    def _listen(self, entity: AE) -> AssociationServer:
+        options: dict[str, Any] = {}
+        if self._request_handler is not None:
+            options["request_handler"] = self._request_handler
+        try:
+            return entity.make_server(
+                (self._settings.host, self._settings.port),
+                evt_handlers=[
+                    (evt.EVT_CONN_OPEN, limit_blocking, [self._settings.network_timeout]),
+                    (evt.EVT_REQUESTED, self._admit),
+                    (evt.EVT_REJECTED, self._was_rejected),
+                    (evt.EVT_DIMSE_RECV, _abort_without_instance),
+                    (evt.EVT_C_STORE, self._store),
+                ],
+                server_class=self._server_class,
+                **options,
+            )
+        except OSError as error:
+            raise _cannot_listen(self._settings, error) from None
+
+    def _admit(self, event: evt.Event) -> None:
+        """Reject the association unless called and calling AE title and network agree.
+
+        PS3.8 7.1.1.7 to 7.1.1.9: permanent, by the service user; calling (3) or called (7) AE title
+        not recognised. An unknown network is answered like an unknown title. Anything unforeseen
+        rejects.
+        """
+        request: Any = event.assoc.requestor.primitive
+        address = event.assoc.requestor.address
+        try:
+            rule = refusal_rule(
+                self._settings, request.called_ae_title, request.calling_ae_title, address
+            )
+        except Exception as error:
+            logger.error("association from %s could not be judged: %s", address, _trace(error))
+            rule = "undecided"
+        if rule is not None:
+            self._refuse(event.assoc, rule)
+
+    def _refuse(self, association: Association, rule: str) -> None:
+        called_wrong = rule == "called_ae_title"
+        association.acse.send_reject(
+            _REJECTED_PERMANENT,
+            _BY_SERVICE_USER,
+            _CALLED_NOT_RECOGNISED if called_wrong else _CALLING_NOT_RECOGNISED,
+        )
+        association.kill()  # returns when the rejection has left
+        self._note_refusal(association, rule)
+
+    def _was_rejected(self, event: evt.Event) -> None:
+        """Tell of those the library turned away: transient, local limit exceeded."""
+        answer = event.assoc.acceptor.primitive
+        if answer is not None and answer.result_source == _BY_PRESENTATION:
+            self._note_refusal(event.assoc, "max_associations")
+
+    def _note_refusal(self, association: Association, rule: str) -> None:
+        request: Any = association.requestor.primitive
+        detail = {
+            "calling_ae_title": printable(request.calling_ae_title),
+            "called_ae_title": printable(request.called_ae_title),
+            "address": association.requestor.address,
+            "rule": rule,
+        }
+        left_out = self._throttle.admit(tuple(detail.values()))
+        if left_out is None:
+            return
+        logger.warning(
+            "association refused: %s called %s from %s (rule %s; %d more like it since)",
+            *detail.values(),
+            left_out,
+        )
+        try:
+            self._audit("association.refused", {**detail, "left_out": left_out})
+        except Exception as error:
+            # the library would swallow it; the peer has its answer already
+            logger.error("association.refused could not be audited: %s", _trace(error))
+
+    def _store(self, event: evt.Event) -> int | Dataset:
+        """Answer one C-STORE request (PS3.7 9.1.1, PS3.4 B.2.3).
+
+        0x0000  kept, durable (PS3.4 B.2.2)
+        0x0117  Affected SOP Instance UID malformed (PS3.7 C.5.12)
+        0xA700  no room, database locked, out of memory (PS3.4 Table B.2-1)
+        0xA900  the data set's or the context's UID differs from the command's (Table B.2-1)
+        0xC000  does not parse, or a fault of ours (Table B.2-1); never the library's 0xC211
+        """
+        with self._storing.one():
+            status = self._status(event)
+        return SUCCESS if status == SUCCESS else _answer(status)
+
+    def _status(self, event: evt.Event) -> int:
+        try:
+            self._keep(_incoming(event))
+        except Refusal as refusal:
+            self._say(event, refusal.status, f"{type(refusal).__name__}: {refusal}")
+            return refusal.status
+        except (OSError, MemoryError) as error:
+            self._say(event, OUT_OF_RESOURCES, _trace(error))
+            return OUT_OF_RESOURCES
+        except Exception as error:
+            # the seam to the peer: whatever else went wrong, it gets a status it knows
+            self._say(event, CANNOT_UNDERSTAND, _trace(error))
+            return CANNOT_UNDERSTAND
+        return SUCCESS
+
+    def _say(self, event: evt.Event, status: int, why: str) -> None:
+        calling = printable(event.assoc.requestor.ae_title)
+        left_out = self._throttle.admit((calling, str(status)), every=1.0)
+        if left_out is not None:
+            logger.error(
+                "instance from %s refused with 0x%04X (%d more like it since): %s",
+                calling,
+                status,
+                left_out,
+                why,
+            )
+
+
+def _incoming(event: evt.Event) -> Incoming:
+    """The request as one Part 10 file. InvalidInstance, DoesNotMatch, CannotUnderstand."""
+    context, association = event.context, event.assoc
+    request: Any = event.request
+    asked: Any = association.requestor.primitive
+    sop_class_uid, sop_instance_uid = request.AffectedSOPClassUID, request.AffectedSOPInstanceUID
+    if not is_uid(sop_instance_uid):
+        raise InvalidInstance("the command's SOP Instance UID is malformed")
+    if sop_class_uid != context.abstract_syntax:
+        raise DoesNotMatch("the command's SOP class is not that of its presentation context")
+    part10 = _part10(sop_class_uid, sop_instance_uid, context.transfer_syntax, request)
+    return Incoming(
+        sop_class_uid=str(sop_class_uid),
+        sop_instance_uid=str(sop_instance_uid),
+        transfer_syntax_uid=str(context.transfer_syntax),
+        part10=part10,
+        calling_ae_title=printable(asked.calling_ae_title),
+        called_ae_title=printable(asked.called_ae_title),
+        peer_address=association.requestor.address,
+    )
+
+
+def _part10(sop_class_uid: UID, sop_instance_uid: UID, transfer_syntax: UID, request: Any) -> bytes:
+    """Preamble, file meta information and the data set as received, in one copy.
+
+    The request lets go of its own copy, so that while an instance is kept it is held once. The
+    meta information holds nothing that changes from one sending to the next.
+    """
+    data_set = request.DataSet.getvalue()
+    if not data_set:
+        raise CannotUnderstand("the request has no data set")
+    meta = create_file_meta(
+        sop_class_uid=sop_class_uid,
+        sop_instance_uid=sop_instance_uid,
+        transfer_syntax=transfer_syntax,
+        implementation_uid=IMPLEMENTATION_CLASS_UID,
+        implementation_version=IMPLEMENTATION_VERSION_NAME,
+    )
+    request.DataSet = None
+    return b"".join((bytes(128), b"DICM", encode_file_meta(meta), data_set))
+
+
+def _abort_without_instance(event: evt.Event) -> None:
+    """End an association whose C-STORE request names no SOP class or instance.
+
+    The library drops such a request without an answer, and the peer would wait for its timeout.
+    """
+    command = event.message.command_set
+    if command.get("CommandField") == 0x0001 and not (
+        command.get("AffectedSOPInstanceUID") and command.get("AffectedSOPClassUID")
+    ):
+        logger.warning("association aborted: a C-STORE request without SOP class or instance UID")
+        event.assoc.abort()
+
+
+def _answer(status: int) -> Dataset:
+    answer = Dataset()
+    answer.Status = status
+    answer.ErrorComment = _COMMENTS.get(status, _COMMENTS[CANNOT_UNDERSTAND])
+    if status == InvalidInstance.status:
+        answer.AffectedSOPInstanceUID = ""  # what is malformed is not sent back
+    return answer
+
+
+def _trace(error: BaseException) -> str:
+    """Where an error came from, without its text: that may quote values of the data set."""
+    frames = "".join(traceback.format_tb(error.__traceback__))
+    cause = error.__cause__ or error.__context__
+    before = "" if cause is None else f"{_trace(cause)}then "
+    return f"{before}{type(error).__name__} at\n{frames}"
+
+
+def _cannot_listen(receive: settings.Receive, error: OSError) -> SettingsError:
+    if error.errno == errno.EADDRINUSE:
+        return SettingsError(
+            f"receive.port = {receive.port}: another program listens there on {receive.host}; "
+            f"stop it (ss -ltnp 'sport = :{receive.port}' names it) or choose another port"
+        )
+    if error.errno == errno.EACCES:
+        return SettingsError(
+            f"receive.port = {receive.port}: ports below 1024 need a privilege; choose 11112, or "
+            "give the service AmbientCapabilities=CAP_NET_BIND_SERVICE"
+        )
+    return SettingsError(
+        f"receive.host = {receive.host!r}: cannot be listened on "
+        f"({error.strerror or 'unknown'}); use an address of this machine, or 0.0.0.0 for all"
+    )
