@@ -16,6 +16,7 @@
     └── DeliveryError
         ├── PeerUnavailable        retryable = True
         └── PeerRefused            .status; retryable depends on it
+            └── ContextRejected  0x0122   takes no such object, or not so encoded
 
 A worker settles an error of ours that is not retryable at once, with its reason; anything else is
 tried again with growing delay and then settled with the traceback kept.
@@ -69,6 +70,7 @@ class InvalidInstance(Refusal):
 class OutOfResources(Refusal):
     """No room, or the database is locked (0xA700). The sender should try again later."""
 
+    retryable = True
     status = 0xA700
 
 
@@ -100,3 +102,13 @@ class PeerRefused(DeliveryError):
     def __init__(self, message: str, status: int) -> None:
         super().__init__(message)
         self.status = status
+
+
+class ContextRejected(PeerRefused):
+    """The peer takes no such object, or not in this transfer syntax: send the fallback, or park.
+
+    Decided in the negotiation (PS3.8 9.3.3.2), or by 0x0122, SOP Class Not Supported (PS3.7 C.5).
+    """
+
+    def __init__(self, message: str, status: int = 0x0122) -> None:
+        super().__init__(message, status)

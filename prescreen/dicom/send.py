@@ -1,0 +1,325 @@
+"""The Storage SCU: one association, many objects, the bytes as they lie on the disk.
+
+What is sent again is byte for byte what was sent before: where the peer takes an object in the
+transfer syntax it is stored in, its data set is copied to the wire, never decoded.
+"""
+
+from __future__ import annotations
+
+import socket
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+
+from pydicom import dcmread
+from pydicom.dataset import Dataset
+from pydicom.errors import InvalidDicomError
+from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
+from pynetdicom import build_context, evt
+from pynetdicom.association import Association
+from pynetdicom.dsutils import split_dataset
+from pynetdicom.presentation import PresentationContext
+from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
+
+from prescreen.dicom.entity import application_entity, limit_blocking
+from prescreen.dicom.verdict import Verdict, is_stored, judge, meaning
+from prescreen.errors import ContextRejected, PeerRefused, PeerUnavailable, StoreError
+from prescreen.settings import Destination
+
+__all__ = ["Sender", "Verdict", "context_of", "echo", "judge"]
+
+#: A SOP class and the transfer syntax an object of it is stored in (UIDs).
+Context = tuple[str, str]
+
+UNCOMPRESSED = (str(ExplicitVRLittleEndian), str(ImplicitVRLittleEndian))
+
+
+def context_of(path: Path) -> Context:
+    """SOP class and transfer syntax of a Part 10 file. StoreError where it is none."""
+    meta = _meta(path)
+    return str(meta.MediaStorageSOPClassUID), str(meta.TransferSyntaxUID)
+
+
+def _meta(path: Path) -> Dataset:
+    try:
+        meta, _ = split_dataset(path)
+    except OSError as error:
+        raise StoreError(f"{path}: cannot be read: {error.strerror}") from None
+    except (InvalidDicomError, EOFError) as error:
+        raise StoreError(f"{path}: is not a DICOM file") from error
+    if "MediaStorageSOPClassUID" not in meta or "TransferSyntaxUID" not in meta:
+        raise StoreError(f"{path}: has no file meta information")
+    return meta
+
+
+def echo(destination: Destination, calling_ae_title: str) -> float:
+    """Seconds that one association with a C-ECHO took (PS3.4 Annex A).
+
+    PeerUnavailable where it cannot be had, ContextRejected where the peer takes associations but
+    no C-ECHO, PeerRefused where it answers with a failure.
+    """
+    started = time.monotonic()
+    link = Link(destination, calling_ae_title)
+    link.open([build_context(Verification, list(UNCOMPRESSED))])
+    try:
+        if not link.accepted:
+            raise ContextRejected(f"{link.who}: does not answer C-ECHO")
+        status = link.exchange("C-ECHO", lambda association: association.send_c_echo())
+        if status != 0x0000:
+            raise PeerRefused(f"{link.who}: C-ECHO failed with 0x{status:04X}", status)
+    finally:
+        link.close()
+    return time.monotonic() - started
+
+
+class Sender:
+    """Sends objects to one destination, over one association for as long as it lasts.
+
+    Used by one thread. A destination's own `calling_ae_title` goes before the one given here.
+    """
+
+    def __init__(self, destination: Destination, calling_ae_title: str) -> None:
+        self._link = Link(destination, calling_ae_title)
+        self._proposed: set[Context] = set()
+
+    def open(self, contexts: Iterable[Context]) -> None:
+        """Negotiate for objects of these classes in these transfer syntaxes.
+
+        Each pair in a presentation context of its own, so that what the peer takes is known before
+        anything is sent; beside an uncompressed syntax the other one. PeerUnavailable where there
+        is no association. That a pair is rejected shows when an object of it is sent.
+        """
+        self.close()
+        self._proposed = set(contexts)
+        offers = sorted({offer for pair in self._proposed for offer in _offers(pair)})
+        self._link.open([build_context(sop_class, syntax) for sop_class, syntax in offers])
+
+    def send(self, part10: Path | bytes) -> int:
+        """Send one object; returns the status with which the peer stored it (PS3.4 B.2.3).
+
+        0x0000 or a warning, 0xBxxx. Opens the association where there is none, or where it was not
+        negotiated for this object. A stored transfer syntax that the peer does not take is changed
+        only between Explicit and Implicit VR Little Endian.
+
+        ContextRejected where the peer takes no such object, PeerRefused (`judge` says what a status
+        means) where it answers with a failure, PeerUnavailable where it does not answer: then
+        whether it has the object is not known, and sending it again is safe. StoreError where the
+        object cannot be read.
+        """
+        with _on_disk(part10) as path:
+            context = context_of(path)
+            self._ensure(context)
+            status = self._store(path, context)
+        return self._judged(status, context)
+
+    def close(self) -> None:
+        """Release the association, if there is one."""
+        self._link.close()
+
+    def __enter__(self) -> Sender:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _ensure(self, context: Context) -> None:
+        rejected_for_all = self._link.answered and not self._link.accepted
+        if context in self._proposed and (self._link.is_open or rejected_for_all):
+            return
+        self.open(self._proposed | {context})
+
+    def _store(self, path: Path, context: Context) -> int:
+        if context in self._link.accepted:
+            return self._link.exchange("C-STORE", lambda link: link.send_c_store(path))
+        if any(offer in self._link.accepted for offer in _offers(context)):
+            data_set = dcmread(path)
+            return self._link.exchange("C-STORE", lambda link: link.send_c_store(data_set))
+        raise ContextRejected(
+            f"{self._link.who}: accepts no objects of SOP class {context[0]} in transfer syntax "
+            f"{context[1]}; let the peer accept it, or leave this kind of object out"
+        )
+
+    def _judged(self, status: int, context: Context) -> int:
+        if is_stored(status):
+            return status
+        words = (
+            f"{self._link.who}: refused an object of SOP class {context[0]} with status "
+            f"0x{status:04X} ({meaning(status)}); the peer's log says why"
+        )
+        if status == 0x0122:
+            raise ContextRejected(words, status)
+        raise PeerRefused(words, status)
+
+
+def _offers(context: Context) -> list[Context]:
+    sop_class, syntax = context
+    if syntax not in UNCOMPRESSED:
+        return [context]
+    return [(sop_class, other) for other in UNCOMPRESSED]
+
+
+@contextmanager
+def _on_disk(part10: Path | bytes) -> Iterator[Path]:
+    if isinstance(part10, Path):
+        yield part10
+        return
+    with tempfile.NamedTemporaryFile(prefix="prescreen-", suffix=".dcm") as file:
+        file.write(part10)
+        file.flush()
+        yield Path(file.name)
+
+
+class Link:
+    """One association as requestor, and words for every way in which it fails."""
+
+    def __init__(self, destination: Destination, calling_ae_title: str) -> None:
+        self._destination = destination
+        self._calling = destination.calling_ae_title or calling_ae_title
+        self._association: Association | None = None
+        self._connected = False
+        #: The peer took the last association, with whatever contexts.
+        self.answered = False
+        #: SOP class and transfer syntax of what it accepted.
+        self.accepted: frozenset[Context] = frozenset()
+
+    @property
+    def who(self) -> str:
+        """The peer, as error texts name it."""
+        to = self._destination
+        return f"{to.name} ({self._calling} to {to.ae_title} at {to.host}:{to.port})"
+
+    @property
+    def is_open(self) -> bool:
+        return self._association is not None and self._association.is_established
+
+    def open(self, contexts: list[PresentationContext]) -> None:
+        """Connect and negotiate; PeerUnavailable says in which of the two it failed."""
+        self.close()
+        self._connected, self.answered, self.accepted = False, False, frozenset()
+        started = time.monotonic()
+        self._association = association = self._associate(contexts)
+        if not association.is_established and not self.answered:
+            why = self._why_none(association, time.monotonic() - started)
+            self._dispose()
+            raise PeerUnavailable(f"{self.who}: {why}")
+        self.accepted = frozenset(
+            (str(context.abstract_syntax), str(context.transfer_syntax[0]))
+            for context in association.accepted_contexts
+        )
+
+    def exchange(self, request: str, send: Callable[[Association], Dataset]) -> int:
+        """Send one request, return the status of its answer; PeerUnavailable where none comes."""
+        association, started = self._association, time.monotonic()
+        limit = self._destination.dimse_timeout
+        # The abort at the library's timeout waits behind what is still to be written; a peer that
+        # reads a byte at a time is cut off by us.
+        guard = threading.Timer(limit + 1, self._cut)
+        guard.daemon = True
+        guard.start()
+        answer = Dataset()
+        try:
+            if association is not None and association.is_established:
+                answer = send(association)
+        except RuntimeError:
+            pass  # lost between the question and the send: as any loss
+        finally:
+            guard.cancel()
+        if "Status" in answer:
+            return int(answer.Status)
+        self._dispose()
+        if time.monotonic() - started >= limit:
+            raise PeerUnavailable(f"{self.who}: no answer to {request} within {limit:g} s")
+        raise PeerUnavailable(
+            f"{self.who}: the association was lost during {request}: the peer aborted it or closed "
+            "the connection"
+        )
+
+    def close(self) -> None:
+        """Release the association and close the connection."""
+        if self._association is not None and self._association.is_established:
+            self._association.release()
+        self._dispose()
+
+    def _associate(self, contexts: list[PresentationContext]) -> Association:
+        to = self._destination
+        entity = application_entity(
+            self._calling,
+            acse_timeout=to.acse_timeout,
+            dimse_timeout=to.dimse_timeout,
+            network_timeout=to.network_timeout,
+        )
+        try:
+            return entity.associate(
+                to.host,
+                to.port,
+                contexts=contexts,
+                ae_title=to.ae_title,
+                evt_handlers=[
+                    (evt.EVT_CONN_OPEN, limit_blocking, [to.network_timeout]),
+                    (evt.EVT_CONN_OPEN, self._was_connected),
+                    (evt.EVT_ACCEPTED, self._was_answered),
+                ],
+            )
+        except OSError as error:
+            reason = error.strerror or str(error)
+            raise PeerUnavailable(f"{self.who}: cannot connect: {reason}") from None
+
+    def _was_connected(self, event: evt.Event) -> None:
+        self._connected = True
+
+    def _was_answered(self, event: evt.Event) -> None:
+        self.answered = True
+
+    def _why_none(self, association: Association, seconds: float) -> str:
+        limit = self._destination.acse_timeout
+        if not self._connected:
+            return f"cannot connect: {_unreachable(self._destination, limit)}"
+        answer = association.acceptor.primitive
+        if association.is_rejected and answer is not None:
+            return (
+                f"the association was rejected ({answer.result_str.lower()}: "
+                f"{answer.reason_str.lower()}); the peer must know our AE title {self._calling} "
+                f"and call itself {self._destination.ae_title}"
+            )
+        if seconds >= limit:
+            return f"no answer to the association request within {limit:g} s"
+        return "the association request was aborted, or the connection closed, by the peer"
+
+    def _cut(self) -> None:
+        connection = None if self._association is None else self._association.dul.socket
+        if connection is not None and connection.socket is not None:
+            try:
+                connection.socket.shutdown(socket.SHUT_RDWR)
+            except OSError:
+                return  # closed already
+
+    def _dispose(self) -> None:
+        association, self._association = self._association, None
+        if association is None:
+            return
+        if association.dul.is_alive():
+            association.abort()
+        connection = association.dul.socket
+        if connection is not None and connection.socket is not None:
+            connection.socket.close()
+
+
+def _unreachable(destination: Destination, seconds: float) -> str:
+    """Ask once more, for the words: the library keeps the system's answer to itself."""
+    try:
+        address = (destination.host, destination.port)
+        socket.create_connection(address, timeout=min(seconds, 3.0)).close()
+    except TimeoutError:
+        return f"no answer within {seconds:g} s; is it switched on, and is a firewall between?"
+    except OSError as error:
+        return f"{(error.strerror or str(error)).lower()}; is the peer running there?"
+    return "the connection was not taken, though the port answers now"
