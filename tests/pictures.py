@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pydicom
+from pydicom.datadict import tag_for_keyword
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import (
     ComputedRadiographyImageStorage,
@@ -54,6 +56,25 @@ def part10(ds: Dataset, implicit: bool = False) -> bytes:
 def again(ds: Dataset, implicit: bool = False) -> Dataset:
     """`ds` written and read: its values as raw as those of a received file."""
     return pydicom.dcmread(BytesIO(part10(ds, implicit)))
+
+
+def with_bytes(ds: Dataset, values: dict[str, bytes]) -> bytes:
+    """The file of `ds`, which holds no sequence, in Implicit VR, with values nobody has checked."""
+    whole = part10(ds, implicit=True)
+    (meta_length,) = struct.unpack_from("<I", whole, 140)
+    start = position = 144 + meta_length
+    elements = {}
+    while position < len(whole):
+        group, element, length = struct.unpack_from("<HHI", whole, position)
+        elements[group << 16 | element] = whole[position + 8 : position + 8 + length]
+        position += 8 + length
+    for keyword, value in values.items():
+        elements[int(tag_for_keyword(keyword) or 0)] = value + b" " * (len(value) % 2)
+    packed = (
+        struct.pack("<HHI", tag >> 16, tag & 0xFFFF, len(value)) + value
+        for tag, value in sorted(elements.items())
+    )
+    return whole[:start] + b"".join(packed)
 
 
 def saved(folder: Path, ds: Dataset, name: str = "image.dcm") -> Path:

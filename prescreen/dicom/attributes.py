@@ -7,10 +7,13 @@ the bytes as received, so neither happens.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import math
 import re
-from collections.abc import Sequence
+import threading
+import warnings
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -21,9 +24,21 @@ from pydicom.dataelem import DataElement, RawDataElement
 
 Concept = tuple[str, str, str]
 
+_BINARY = {"US": "<u2", "SS": "<i2", "UL": "<u4", "SL": "<i4", "US or SS": "<u2"}
 _PADDING = " \0\t\r\n"
 # Code extensions fall back to the first character set after these (PS3.5 6.1.2.5.3).
 _DELIMITERS = set(b"^=\\\r\n\t\f")
+
+
+_one_at_a_time = threading.RLock()  # the filters of `warnings` belong to the process
+
+
+@contextlib.contextmanager
+def without_warnings() -> Iterator[None]:
+    """pydicom parses without warning: what a sender wrote stands in the texts."""
+    with _one_at_a_time, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
 
 
 class Attributes:
@@ -91,8 +106,11 @@ class Attributes:
 
     def items(self, keyword: str) -> list[Attributes]:
         """The items of a sequence."""
+        if keyword not in self._ds:
+            return []
         try:
-            value = self._ds[keyword].value if keyword in self._ds else None
+            with without_warnings():
+                value = self._ds[keyword].value
         except Exception:  # whatever a malformed sequence makes pydicom raise: there are no items
             return []
         if not isinstance(value, pydicom.Sequence):
@@ -136,14 +154,13 @@ class Attributes:
             return ()
         if isinstance(element.value, bytes):
             vr = element.VR if element.VR not in (None, "UN") else dictionary_VR(element.tag)
-            if vr not in ("DS", "IS"):
-                return _binary(element.value, str(vr))
+            if vr in _BINARY:
+                return _binary(element.value, _BINARY[vr])
         text = self.text(keyword)
         return text.split("\\") if text else ()
 
 
-def _binary(value: bytes, vr: str) -> Sequence[int]:
-    dtype = {"SS": "<i2", "UL": "<u4", "SL": "<i4"}.get(vr, "<u2")
+def _binary(value: bytes, dtype: str) -> Sequence[int]:
     size = np.dtype(dtype).itemsize
     whole = np.frombuffer(value[: len(value) // size * size], dtype)
     return [int(number) for number in whole]

@@ -11,7 +11,6 @@ import multiprocessing
 import os
 import resource
 import signal
-import warnings
 import weakref
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
@@ -24,6 +23,7 @@ import numpy as np
 import pebble
 import pydicom
 
+from prescreen.dicom.attributes import without_warnings
 from prescreen.dicom.header import unparsable
 from prescreen.dicom.reasons import ImageReason
 from prescreen.dicom.render import Allocate, render
@@ -125,6 +125,14 @@ def read_image(
 
     Raises UnusableImage. Not for files from outside unless this process may be lost: see Decoder.
     """
+    with without_warnings():
+        ds = _parsed(path)
+        radiograph = render(ds, max_megapixels=max_megapixels, allocate=allocate)
+    del ds.PixelData
+    return ds, radiograph
+
+
+def _parsed(path: Path) -> pydicom.Dataset:
     try:
         ds = pydicom.dcmread(path)
         len(ds.file_meta)
@@ -132,14 +140,11 @@ def read_image(
         raise
     except Exception as error:  # pydicom raises what it likes, with values in the text
         raise unparsable(error) from None
-    radiograph = render(ds, max_megapixels=max_megapixels, allocate=allocate)
-    del ds.PixelData
-    return ds, radiograph
+    return ds
 
 
 def _start(memory_mb: int) -> None:
-    """Begin a child: quiet, no core dumps (they would hold patients), memory limited."""
-    warnings.simplefilter("ignore")
+    """Begin a child: no core dumps (they would hold patients), memory limited."""
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     with Path("/proc/self/statm").open(encoding="ascii") as statm:
         now = int(statm.read().split()[0]) * resource.getpagesize()

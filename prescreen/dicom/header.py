@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pydicom
 
-from prescreen.dicom.attributes import Attributes
+from prescreen.dicom.attributes import Attributes, without_warnings
 from prescreen.dicom.reasons import ImageReason
 from prescreen.errors import UnusableImage
 from prescreen.study import Header
@@ -38,7 +38,8 @@ def read_header(path: Path) -> pydicom.Dataset:
     Raises UnusableImage (`unreadable`, `unparsable`): no such file, or not DICOM.
     """
     try:
-        ds = pydicom.dcmread(path, stop_before_pixels=True)
+        with without_warnings():
+            ds = pydicom.dcmread(path, stop_before_pixels=True)
         len(ds.file_meta)
     except OSError as error:
         raise _unreadable(error) from None

@@ -26,7 +26,7 @@ from pydicom.uid import (
     RLELossless,
 )
 
-from prescreen.dicom.attributes import Attributes
+from prescreen.dicom.attributes import Attributes, without_warnings
 from prescreen.errors import CannotUnderstand, InvalidInstance
 from prescreen.study import Identity
 
@@ -102,20 +102,8 @@ def _tags() -> list[BaseTag | int]:
 
 def _parsed(part10: bytes) -> tuple[str, pydicom.Dataset]:
     try:
-        file = BytesIO(part10)
-        read_preamble(file, force=False)
-        meta = read_dataset(file, False, True, stop_when=_past_file_meta)
-        transfer_syntax_uid = Attributes(meta).text("TransferSyntaxUID")
-        check_transfer_syntax(transfer_syntax_uid, CannotUnderstand)
-        implicit = transfer_syntax_uid == ImplicitVRLittleEndian
-        last = _tags()[-1]
-        ds = read_dataset(
-            file,
-            implicit,
-            True,
-            stop_when=lambda tag, vr, length: tag > last,
-            specific_tags=_tags(),
-        )
+        with without_warnings():
+            return _read(BytesIO(part10))
     except CannotUnderstand:
         raise
     except Exception as error:  # pydicom raises what it likes, with values in the text
@@ -123,6 +111,22 @@ def _parsed(part10: bytes) -> tuple[str, pydicom.Dataset]:
             f"the object does not parse as DICOM Part 10 ({type(error).__name__}): "
             "the file is damaged, or it is not DICOM"
         ) from None
+
+
+def _read(file: BytesIO) -> tuple[str, pydicom.Dataset]:
+    read_preamble(file, force=False)
+    meta = read_dataset(file, False, True, stop_when=_past_file_meta)
+    transfer_syntax_uid = Attributes(meta).text("TransferSyntaxUID")
+    check_transfer_syntax(transfer_syntax_uid, CannotUnderstand)
+    implicit = transfer_syntax_uid == ImplicitVRLittleEndian
+    last = _tags()[-1]
+    ds = read_dataset(
+        file,
+        implicit,
+        True,
+        stop_when=lambda tag, vr, length: tag > last,
+        specific_tags=_tags(),
+    )
     return str(transfer_syntax_uid), ds
 
 
@@ -137,7 +141,7 @@ def check_transfer_syntax(uid: str | None, refused: Callable[[str], Exception]) 
     if uid is None:
         raise refused("the file meta information names no TransferSyntaxUID")
     name = "Deflated Explicit VR Little Endian" if uid == DeflatedExplicitVRLittleEndian else uid
-    shown = name if len(name) <= 64 and name.isascii() and name.isprintable() else "malformed"
+    shown = "(malformed)" if name == uid and not _is_uid(uid) else name
     raise refused(
         f"transfer syntax {shown} is not supported; let the sender use Explicit VR Little Endian"
     )
@@ -147,9 +151,13 @@ def _uid(attributes: Attributes, keyword: str) -> str:
     uid = attributes.text(keyword)
     if uid is None:
         raise InvalidInstance(f"{keyword} is missing or empty")
-    if len(uid) > 64 or not _UID.fullmatch(uid):
+    if not _is_uid(uid):
         raise InvalidInstance(f"{keyword} is not a UID: up to 64 digits with single dots between")
     return uid
+
+
+def _is_uid(text: str) -> bool:
+    return len(text) <= 64 and _UID.fullmatch(text) is not None
 
 
 def _issuer_of_patient_id(attributes: Attributes) -> str:
