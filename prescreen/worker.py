@@ -26,7 +26,7 @@ class Worker(Generic[Work]):
 
     `claim` returns what is due (nothing: an empty sequence) with the leases set; `handle` does it
     and settles it; `renew` pushes a lease back and raises LeaseLost where another owns the work
-    by now. `pause` and `renew_every` are seconds.
+    by now. `pause` and `renew_every` are seconds. `idle` is called whenever nothing is due.
     """
 
     def __init__(
@@ -37,12 +37,14 @@ class Worker(Generic[Work]):
         *,
         pause: float = 0.5,
         renew_every: float = 60.0,
+        idle: Callable[[], None] | None = None,
     ) -> None:
         self._claim = claim
         self._handle = handle
         self._renew = renew
         self._pause = pause
         self._renew_every = renew_every
+        self._idle = idle
         self._stop = threading.Event()
 
     def stop(self) -> None:
@@ -68,6 +70,8 @@ class Worker(Generic[Work]):
             logger.exception("cannot claim work; trying again")
             return False
         if not work:
+            if self._idle is not None:
+                self._idle()
             return False
         done = threading.Event()
         renewal = threading.Thread(target=self._keep_leases, args=(work, done), daemon=True)

@@ -1,0 +1,94 @@
+"""`prescreen check`: is everything there that a node needs, and who may come in?"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from prescreen import housekeeping, node
+from prescreen.dicom.send import echo
+from prescreen.errors import PrescreenError
+from prescreen.nets.weights import describe
+from prescreen.settings import Destination, Settings
+from prescreen.store import audit
+from prescreen.store.database import integrity
+
+
+@dataclass(frozen=True)
+class Check:
+    """One thing looked at: what, whether it is as it should be, and what was found."""
+
+    what: str
+    ok: bool
+    said: str
+
+
+def run(settings: Settings, config: Path | None) -> list[Check]:
+    """Look at settings, door, weights, store, room, certificates and destinations."""
+    source = str(config) if config is not None else "defaults and environment"
+    checks = [Check("settings", True, source), *_door(settings)]
+    checks.append(_tried("weights", lambda: _weights(settings)))
+    checks.append(_tried("store", lambda: _store(settings)))
+    checks.append(_tried("room", lambda: _room(settings)))
+    warnings = housekeeping.expiring(settings.housekeeping, time.time())
+    checks += [Check("certificate", False, warning) for warning in warnings]
+    for destination in settings.destinations:
+        checks.append(_tried(f"destination {destination.name}", _asks(destination, settings)))
+    return checks
+
+
+def _tried(what: str, look: Callable[[], str]) -> Check:
+    try:
+        return Check(what, True, look())
+    except PrescreenError as error:
+        return Check(what, False, str(error))
+
+
+def _door(settings: Settings) -> Iterator[Check]:
+    receive = settings.receive
+    where = f"{receive.ae_title} at {receive.host}:{receive.port}"
+    if not receive.peers:
+        said = f"{where}: nobody may send; name senders in [[receive.peers]]"
+        yield Check("door", True, said)
+    for peer in receive.peers:
+        yield Check("door", True, f"{where}: {peer.ae_title} from {', '.join(peer.networks)}")
+
+
+def _weights(settings: Settings) -> str:
+    folder = node.weights_dir(settings)
+    model = describe(folder)
+    found, drawn = model.findings, model.lungs_heart
+    return (
+        f"{folder}: findings {found.version} {found.sha256[:12]}, "
+        f"lungs and heart {drawn.version} {drawn.sha256[:12]}"
+    )
+
+
+def _store(settings: Settings) -> str:
+    store = node.open_store(settings)
+    problem = integrity(store.engine)
+    if problem is not None:
+        raise PrescreenError(f"{settings.data_dir}: the database is damaged: {problem}")
+    points = housekeeping.read_checkpoints(settings.data_dir / housekeeping.CHECKPOINTS)
+    verdict = audit.verify(store.engine, points)
+    if not verdict.whole:
+        raise PrescreenError(f"audit event {verdict.first_altered}: {verdict.problem}")
+    return f"{settings.data_dir}: whole, {verdict.events} audit events"
+
+
+def _room(settings: Settings) -> str:
+    free = node.open_store(settings).spool.free() // 1_000_000
+    needed = settings.housekeeping.minimum_free_mb
+    if free < needed:
+        raise PrescreenError(f"{free} MB free, less than the {needed} MB of minimum_free_mb")
+    return f"{free} MB free (refuses below {needed})"
+
+
+def _asks(destination: Destination, settings: Settings) -> Callable[[], str]:
+    def ask() -> str:
+        seconds = echo(destination, settings.receive.ae_title)
+        return f"answered C-ECHO within {seconds * 1000:.0f} ms"
+
+    return ask

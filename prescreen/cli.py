@@ -1,0 +1,414 @@
+"""The commands. The only place, with `node`, that wires the parts together.
+
+Exit status: 0 done; 1 something is not as it should be (a check failed, the chain is broken, a
+study got no answer); 2 the command line, the settings or the weights are wrong; 3 the data
+directory or the database cannot be used; 4 the peer could not be reached or refused.
+"""
+
+from __future__ import annotations
+
+import getpass
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+from rich.console import Console
+from typer.core import TyperGroup
+
+from prescreen import __version__, logs, node
+from prescreen.errors import (
+    DeliveryError,
+    PrescreenError,
+    SettingsError,
+    StoreError,
+    WeightsError,
+)
+from prescreen.settings import Settings, load
+from prescreen.store import audit as chain
+from prescreen.store import reader
+from prescreen.store.destinations import Destinations
+from prescreen.store.queue import utc_now
+
+EXIT_WRONG = 1
+EXIT_SETTINGS = 2
+EXIT_STORE = 3
+EXIT_PEER = 4
+
+
+class InOrder(TyperGroup):
+    """Commands as they stand in this file: the daily ones first."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        return list(self.commands)
+
+
+app = typer.Typer(
+    name="prescreen",
+    cls=InOrder,
+    no_args_is_help=True,
+    add_completion=True,
+    rich_markup_mode=None,
+    help="Pre-screening of chest radiographs beside the PACS. Not a medical device.",
+)
+audit_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Ask the audit log.")
+app.add_typer(audit_app, name="audit")
+
+Config = Annotated[
+    Path | None,
+    typer.Option("--config", "-c", envvar="PRESCREEN_CONFIG", help="The settings file (TOML)."),
+]
+Who = Annotated[str, typer.Option("--who", help="Who decides this; default: the login name.")]
+Why = Annotated[str, typer.Option("--why", help="Why; stands in the audit log.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+Name = Annotated[str, typer.Argument(metavar="DESTINATION", help="Its name in the settings.")]
+
+
+def _login() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return f"uid {os.getuid()}"
+
+
+def _show_version(value: bool) -> None:
+    if value:
+        typer.echo(f"prescreen {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print it.")
+    ] = False,
+) -> None:
+    pass
+
+
+def _settings(config: Path | None) -> Settings:
+    settings = load(config)
+    logs.configure(settings.log)
+    return settings
+
+
+# --- the node --------------------------------------------------------------------------------
+
+
+@app.command()
+def serve(
+    config: Config = None,
+    only: Annotated[
+        str | None, typer.Option("--only", help="Run one role alone: receive, screen or deliver.")
+    ] = None,
+) -> None:
+    """Run the node until SIGTERM: receive, screen, deliver, and look after the house.
+
+    Example: prescreen serve --config /etc/prescreen/prescreen.toml
+    """
+    settings = _settings(config)
+    if only is not None:
+        node.run_role(only, settings)
+    else:
+        node.supervise(settings, config)
+
+
+@app.command()
+def screen(
+    paths: Annotated[list[Path], typer.Argument(help="Part 10 files or folders of them.")],
+    out: Annotated[Path, typer.Option("--out", help="Where report and captures are written.")],
+    as_json: Annotated[
+        bool, typer.Option("--json", help="One JSON object a line on standard output.")
+    ] = False,
+    config: Config = None,
+) -> None:
+    """Screen files without a network: the gate is applied, the node's scope is not.
+
+    Example: prescreen screen /my/files --out results --json
+    """
+    from prescreen import files
+
+    settings = load(config)
+    logs.configure(settings.log)
+    files.screen(paths, out, settings, as_json=as_json, write=typer.echo)
+
+
+@app.command()
+def demo(
+    paths: Annotated[list[Path] | None, typer.Argument(help="Your own files instead.")] = None,
+    out: Annotated[Path, typer.Option("--out", help="Where it all is left to be looked at.")] = (
+        Path("demo-out")
+    ),
+) -> None:
+    """Send real radiographs through a node into a small PACS, and show what the PACS got.
+
+    Example: prescreen demo /my/files --out demo-out
+    """
+    from prescreen import demonstration
+
+    if not demonstration.run(paths or [], out, Console()):
+        raise typer.Exit(EXIT_WRONG)
+
+
+@app.command()
+def status(config: Config = None, as_json: AsJson = False) -> None:
+    """How the node stands: what waits, what was answered, what is on its way, what is parked.
+
+    Example: prescreen status --config prescreen.toml
+    """
+    from prescreen import tables
+
+    settings = _settings(config)
+    store = node.open_store(settings)
+    tables.show_status(
+        reader.status(store.engine, utc_now()),
+        reader.parked(store.engine),
+        store.spool.free(),
+        settings,
+        as_json,
+    )
+
+
+@app.command()
+def retry(
+    number: Annotated[
+        int | None, typer.Argument(help="A job that failed; none: every parked object.")
+    ] = None,
+    destination: Annotated[
+        str | None, typer.Option("--destination", help="Only what is parked for this one.")
+    ] = None,
+    who: Who = "",
+    why: Why = "",
+    config: Config = None,
+) -> None:
+    """Try again what was parked, or screen a failed job's study once more.
+
+    Example: prescreen retry --destination main --why "PACS storage was extended"
+    """
+    settings = _settings(config)
+    store = node.open_store(settings)
+    who = who or _login()
+    if number is not None:
+        job = store.queue.retry_failed(number, who, why)
+        typer.echo(f"job {job} screens the study of failed job {number} again")
+        return
+    if destination is not None:
+        settings.destination(destination)
+    number_due = store.outbox.unpark(who, why, destination=destination)
+    typer.echo(f"{number_due} parked objects are due again")
+
+
+@app.command()
+def rescreen(
+    study: Annotated[str, typer.Argument(help="Study Instance UID, accession number or job.")],
+    why: Why,
+    who: Who = "",
+    config: Config = None,
+) -> None:
+    """Screen a study again; the new report names the one it replaces.
+
+    Example: prescreen rescreen 2.25.123 --why "wrong side marker corrected"
+    """
+    store = node.open_store(_settings(config))
+    uid = str(reader.show(store.engine, study).study["study_instance_uid"])
+    job = store.queue.rescreen(uid, who or _login(), why)
+    typer.echo(f"job {job} screens study {uid} again")
+
+
+@app.command("go-live")
+def go_live(destination: Name, why: Why, who: Who = "", config: Config = None) -> None:
+    """Open a destination: results of studies claimed from now on are sent to it.
+
+    Example: prescreen go-live main --who "Dr. A" --why "evaluation agreed on"
+    """
+    settings = _settings(config)
+    settings.destination(destination)
+    store = node.open_store(settings)
+    Destinations(store.engine).go_live(destination, who or _login(), why)
+    typer.echo(f"{destination} is live for studies claimed from now on")
+
+
+@app.command()
+def hold(
+    destination: Annotated[
+        str | None, typer.Option("--destination", help="Only this one; default: all.")
+    ] = None,
+    finding: Annotated[
+        str | None, typer.Option("--finding", help="Stop reporting this finding instead.")
+    ] = None,
+    who: Who = "",
+    why: Why = "",
+    config: Config = None,
+) -> None:
+    """Stop sending at once; receiving and screening go on.
+
+    Example: prescreen hold --why "two captures looked wrong"
+    """
+    _switch(config, destination, finding, who, why, hold=True)
+
+
+@app.command()
+def release(
+    destination: Annotated[
+        str | None, typer.Option("--destination", help="Only this one; default: all.")
+    ] = None,
+    finding: Annotated[
+        str | None, typer.Option("--finding", help="Report this finding again.")
+    ] = None,
+    who: Who = "",
+    why: Why = "",
+    config: Config = None,
+) -> None:
+    """Resume sending what `hold` stopped.
+
+    Example: prescreen release --why "looked into, see ticket 12"
+    """
+    _switch(config, destination, finding, who, why, hold=False)
+
+
+def _switch(
+    config: Path | None,
+    destination: str | None,
+    finding: str | None,
+    who: str,
+    why: str,
+    *,
+    hold: bool,
+) -> None:
+    settings = _settings(config)
+    if destination is not None:
+        settings.destination(destination)
+    switches = Destinations(node.open_store(settings).engine)
+    who, said = who or _login(), "held" if hold else "released"
+    if finding is not None:
+        (switches.hold_finding if hold else switches.release_finding)(finding, who, why)
+        typer.echo(f"finding {finding} is {said}")
+        return
+    (switches.hold if hold else switches.release)(destination, who, why)
+    typer.echo(f"{destination or 'every destination'} is {said}")
+
+
+@app.command()
+def echo(destination: Name, config: Config = None) -> None:
+    """Ask a destination by C-ECHO whether it is there and knows this node.
+
+    Example: prescreen echo main
+    """
+    from prescreen.dicom.send import echo as ask
+
+    settings = _settings(config)
+    seconds = ask(settings.destination(destination), settings.receive.ae_title)
+    typer.echo(f"{destination} answered within {seconds * 1000:.0f} ms")
+
+
+@app.command()
+def check(config: Config = None, as_json: AsJson = False) -> None:
+    """Check settings, weights, disk and destinations, and say who may come in.
+
+    Example: prescreen check --config prescreen.toml
+    """
+    from prescreen import checks, tables
+
+    results = checks.run(_settings(config), config)
+    tables.show_checks(results, as_json)
+    if not all(result.ok for result in results):
+        raise typer.Exit(EXIT_WRONG)
+
+
+# --- the audit log ---------------------------------------------------------------------------
+
+
+@audit_app.command("list")
+def audit_list(
+    limit: Annotated[int, typer.Option("--limit", help="How many, newest first.")] = 50,
+    config: Config = None,
+    as_json: AsJson = False,
+) -> None:
+    """The newest studies and what became of them.
+
+    Example: prescreen audit list --limit 20
+    """
+    from prescreen import tables
+
+    store = node.open_store(_settings(config))
+    tables.show_studies(reader.studies(store.engine, limit), as_json)
+
+
+@audit_app.command("show")
+def audit_show(
+    study: Annotated[str, typer.Argument(help="Study Instance UID, accession number or job.")],
+    config: Config = None,
+    as_json: AsJson = False,
+) -> None:
+    """Everything that happened to one study.
+
+    Example: prescreen audit show 2.25.123
+    """
+    from prescreen import tables
+
+    store = node.open_store(_settings(config))
+    tables.show_study(reader.show(store.engine, study), as_json)
+
+
+@audit_app.command("verify")
+def audit_verify(
+    checkpoints: Annotated[
+        Path | None,
+        typer.Option("--checkpoints", help="Remembered places; default: those beside the database"),
+    ] = None,
+    config: Config = None,
+) -> None:
+    """Recompute the chain and name the first altered row.
+
+    Example: prescreen audit verify --checkpoints /backup/checkpoints.jsonl
+    """
+    from prescreen import housekeeping
+
+    settings = _settings(config)
+    store = node.open_store(settings)
+    path = checkpoints or settings.data_dir / housekeeping.CHECKPOINTS
+    verdict = chain.verify(store.engine, housekeeping.read_checkpoints(path))
+    if not verdict.whole:
+        typer.echo(f"event {verdict.first_altered}: {verdict.problem}", err=True)
+        raise typer.Exit(EXIT_WRONG)
+    typer.echo(f"the chain is whole: {verdict.events} events")
+
+
+@audit_app.command("export")
+def audit_export(
+    form: Annotated[
+        Literal["json", "csv"], typer.Option("--format", help="json (a line each) or csv.")
+    ] = "json",
+    after: Annotated[int, typer.Option("--after", help="Only events after this one.")] = 0,
+    config: Config = None,
+) -> None:
+    """Print all events, for another system.
+
+    Example: prescreen audit export --format csv > events.csv
+    """
+    store = node.open_store(_settings(config))
+    for line in chain.export(store.engine, form, after):
+        typer.echo(line.rstrip("\n"))
+
+
+# --- running a command -----------------------------------------------------------------------
+
+_STATUS: tuple[tuple[type[PrescreenError], int], ...] = (
+    (SettingsError, EXIT_SETTINGS),
+    (WeightsError, EXIT_SETTINGS),
+    (StoreError, EXIT_STORE),
+    (DeliveryError, EXIT_PEER),
+)
+
+
+def main() -> None:
+    """The `prescreen` command: an error of ours is one sentence and an exit status."""
+    try:
+        app()
+    except PrescreenError as error:
+        typer.echo(f"prescreen: {error}", err=True)
+        sys.exit(next((code for kind, code in _STATUS if isinstance(error, kind)), EXIT_WRONG))
+    except BrokenPipeError:
+        # the reader of a pipe went away: nothing more is to be said, also not at exit
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

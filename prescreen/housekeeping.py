@@ -1,0 +1,136 @@
+"""What a node looks after beside its work: retention, room, certificates, checkpoints.
+
+Run by a scheduler in the supervisor. Nothing here is needed for a study to be answered, and
+nothing here may stop one: what goes wrong is logged and tried again at the next turn.
+"""
+
+from __future__ import annotations
+
+import datetime
+import json
+import logging
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+from apscheduler.schedulers.background import BackgroundScheduler
+from cryptography import x509
+from sqlalchemy import Engine
+
+from prescreen.errors import PrescreenError
+from prescreen.settings import Housekeeping
+from prescreen.store import audit
+from prescreen.store.retention import Retention
+from prescreen.store.spool import Spool
+
+logger = logging.getLogger(__name__)
+
+#: One line of JSON per checkpoint, beside the database; copy it off the box.
+CHECKPOINTS = "checkpoints.jsonl"
+
+
+class Housekeeper:
+    """The turns of housekeeping on one data directory, each safe to repeat at any time."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        spool: Spool,
+        data_dir: Path,
+        settings: Housekeeping,
+        clock: Callable[[], datetime.datetime],
+    ) -> None:
+        self._engine = engine
+        self._spool = spool
+        self._data_dir = data_dir
+        self._settings = settings
+        self._clock = clock
+        self._room_is_low = False
+
+    def schedule(self) -> BackgroundScheduler:
+        """A scheduler with all turns, not yet started; the first turns come at once."""
+        scheduler = BackgroundScheduler(timezone="UTC", job_defaults={"coalesce": True})
+        begin = datetime.datetime.now(datetime.UTC)
+        minutes, hours = self._settings.every_minutes, self._settings.checkpoint_hours
+        for turn in (self.retain, self.watch_room, self.watch_certificates):
+            scheduler.add_job(_safely(turn), "interval", minutes=minutes, next_run_time=begin)
+        scheduler.add_job(_safely(self.checkpoint), "interval", hours=hours, next_run_time=begin)
+        return scheduler
+
+    def retain(self) -> int:
+        """Remove what is past its retention and what killed processes left; how many files."""
+        retention = Retention(self._engine, self._clock)
+        before = self._clock() - datetime.timedelta(days=self._settings.retention_days)
+        expired = retention.expire(before)
+        for path in expired:
+            self._spool.remove(path)
+        swept = self._spool.sweep(retention.knows)
+        if swept.quarantined:
+            logger.error("%d files without a row were set aside in quarantine", swept.quarantined)
+            audit.record(self._engine, "spool.quarantined", {"files": swept.quarantined})
+        return len(expired) + swept.expired + swept.unfinished
+
+    def watch_room(self) -> bool:
+        """Whether there is room above the watermark; a change is audited and logged."""
+        free = self._spool.free()
+        is_low = free < self._settings.minimum_free_mb * 1_000_000
+        if is_low != self._room_is_low:
+            kind = "disk.low" if is_low else "disk.recovered"
+            audit.record(self._engine, kind, {"free_mb": free // 1_000_000}, self._clock)
+            logger.log(logging.ERROR if is_low else logging.INFO, "%s: %d bytes free", kind, free)
+            self._room_is_low = is_low
+        return not is_low
+
+    def watch_certificates(self) -> list[str]:
+        """What is to be said of certificates that expire soon, or cannot be read."""
+        warnings = list(expiring(self._settings, time.time()))
+        for warning in warnings:
+            logger.error("%s", warning)
+        return warnings
+
+    def checkpoint(self) -> audit.Checkpoint:
+        """Write the end of the audit chain down beside the database."""
+        point = audit.checkpoint(self._engine)
+        line = {"at": self._clock().isoformat(), "event_id": point.event_id, "hash": point.hash}
+        with (self._data_dir / CHECKPOINTS).open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
+        return point
+
+
+def read_checkpoints(path: Path) -> list[audit.Checkpoint]:
+    """The checkpoints of a file that `checkpoint` wrote, oldest first; none if it is not there."""
+    if not path.exists():
+        return []
+    lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line]
+    return [audit.Checkpoint(int(line["event_id"]), str(line["hash"])) for line in lines]
+
+
+def expiring(settings: Housekeeping, now: float) -> Iterable[str]:
+    """A sentence for each watched certificate that expires soon, has expired or is unreadable."""
+    for path in settings.certificates:
+        try:
+            left = (_not_after(path) - now) / 86_400
+        except (OSError, ValueError) as error:
+            yield f"certificate {path}: cannot be read ({type(error).__name__})"
+            continue
+        if left < 0:
+            yield f"certificate {path}: expired {-left:.0f} days ago; renew it"
+        elif left < settings.certificate_warn_days:
+            yield f"certificate {path}: expires in {left:.0f} days; renew it"
+
+
+def _not_after(path: Path) -> float:
+    """When the first certificate of a PEM file to end ends, in seconds of the epoch."""
+    certificates = x509.load_pem_x509_certificates(path.read_bytes())
+    return min(certificate.not_valid_after_utc.timestamp() for certificate in certificates)
+
+
+def _safely(turn: Callable[[], Any]) -> Callable[[], None]:
+    def run() -> None:
+        try:
+            turn()
+        except (PrescreenError, OSError):
+            logger.exception("housekeeping: %s", turn.__name__)
+
+    return run

@@ -1,0 +1,302 @@
+"""The roles of a node, wired: receiver, screener, deliverer, and the supervisor over them.
+
+A role is one process. It holds its lock on the data directory for as long as it lives, works
+until SIGTERM, and may be killed at any instruction. The supervisor starts the three, starts again
+what dies, and does the housekeeping.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, ExitStack
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, Protocol
+
+from sqlalchemy import Engine
+
+from prescreen import __version__, gate, pipeline
+from prescreen.dicom.send import Sender
+from prescreen.errors import SettingsError, StoreError
+from prescreen.housekeeping import Housekeeper
+from prescreen.settings import Destination, Settings
+from prescreen.store import audit
+from prescreen.store.database import open_database
+from prescreen.store.guard import Guard
+from prescreen.store.outbox import Outbox
+from prescreen.store.queue import Queue, utc_now
+from prescreen.store.spool import Spool
+from prescreen.study import Delivery, Incoming
+from prescreen.worker import Worker, stop_on_signals
+
+logger = logging.getLogger(__name__)
+
+ROLES = ("receive", "screen", "deliver")
+
+#: Seconds a role is given to end by itself, and the longest pause before it is started again.
+GRACE = 30.0
+RESTART_CAP = 30.0
+
+
+def _nothing(point: str) -> None:
+    """The crash point of a process that is to live."""
+
+
+@dataclass(frozen=True)
+class Store:
+    """The state of one node, opened."""
+
+    engine: Engine
+    queue: Queue
+    outbox: Outbox
+    spool: Spool
+
+
+def open_store(settings: Settings, crash: Callable[[str], None] = _nothing) -> Store:
+    """Open data directory, database and spool. StoreError where they cannot be used."""
+    spool = Spool(settings.data_dir, crash)
+    engine = open_database(settings.data_dir / "prescreen.db")
+    return Store(engine, Queue(engine, crash=crash), Outbox(engine, crash=crash), spool)
+
+
+def weights_dir(settings: Settings) -> Path:
+    """The folder of weights in use: the settings', else those shipped with the package."""
+    if settings.weights_dir is not None:
+        return settings.weights_dir
+    here = Path(__file__).resolve().parent
+    inside = here / "weights"
+    return inside if inside.is_dir() else here.parent / "weights"
+
+
+# --- the three roles -------------------------------------------------------------------------
+
+
+def receive(
+    settings: Settings, stop: threading.Event, crash: Callable[[str], None] = _nothing
+) -> None:
+    """Listen, and keep what comes, until `stop`."""
+    from prescreen.dicom.receive import Receiver
+
+    store = open_store(settings, crash)
+
+    def keep(incoming: Incoming) -> None:
+        pipeline.keep(
+            incoming,
+            spool=store.spool,
+            queue=store.queue,
+            screen=settings.screen,
+            minimum_free=settings.housekeeping.minimum_free_mb * 1_000_000,
+        )
+
+    def note(kind: str, detail: dict[str, Any]) -> None:
+        audit.record(store.engine, kind, detail)
+
+    with _guard(settings, "receive"):
+        receiver = Receiver(settings.receive, keep, note)
+        with receiver:
+            logger.info("receiving as %s on port %d", settings.receive.ae_title, receiver.port)
+            stop.wait()
+
+
+def screen(
+    settings: Settings, stop: threading.Event, crash: Callable[[str], None] = _nothing
+) -> None:
+    """Screen what is due until `stop`. Only this role imports torch."""
+    from prescreen.dicom.image import Decoder
+    from prescreen.nets.screener import Screener
+
+    with ExitStack() as stack:
+        stack.enter_context(_guard(settings, "screen"))
+        store = open_store(settings, crash)
+        limits = settings.screen
+        decoder = stack.enter_context(
+            Decoder(
+                limits.decode_workers,
+                limits.decode_seconds,
+                limits.decode_memory_mb,
+                limits.max_megapixels,
+            )
+        )
+        device = None if limits.device == "auto" else limits.device
+        screener = Screener(weights_dir(settings), device)
+        tools = pipeline.Tools(
+            settings, store.queue, store.spool, decoder, screener, screener.model, utc_now
+        )
+        model = screener.model
+        claim = partial(
+            store.queue.claim,
+            f"screen-{os.getpid()}",
+            limits.lease,
+            limits.batch,
+            # one more than is tried: the last claim writes the notice that says so
+            max_attempts=limits.max_attempts + 1,
+            weights={
+                "lungs_heart": model.lungs_heart.sha256,
+                "findings": model.findings.sha256,
+            },
+            rules=gate.VERSION,
+        )
+        worker = Worker(
+            claim,
+            partial(pipeline.screen, tools=tools),
+            partial(store.queue.renew, lease=limits.lease),
+            renew_every=limits.lease / 3,
+        )
+        logger.info("screening with weights %s", model.findings.sha256[:12])
+        _run_until([worker], stop)
+
+
+def deliver(
+    settings: Settings, stop: threading.Event, crash: Callable[[str], None] = _nothing
+) -> None:
+    """Send what is due, each destination in a thread of its own, until `stop`."""
+    with ExitStack() as stack:
+        stack.enter_context(_guard(settings, "deliver"))
+        store = open_store(settings, crash)
+        workers = []
+        for destination in settings.destinations:
+            sender = stack.enter_context(Sender(destination, settings.receive.ae_title))
+            workers.append(_deliverer(destination, sender, store, crash))
+        logger.info("delivering to %d destinations", len(workers))
+        _run_until(workers, stop)
+
+
+def _deliverer(
+    destination: Destination, sender: Sender, store: Store, crash: Callable[[str], None]
+) -> Worker[Delivery]:
+    lease = 4 * destination.dimse_timeout + destination.acse_timeout
+    route = pipeline.Route(destination, store.outbox, sender, utc_now, crash)
+    return Worker(
+        partial(store.outbox.claim, destination.name, lease, 16),
+        partial(pipeline.deliver, route=route),
+        partial(store.outbox.renew, lease=lease),
+        renew_every=lease / 3,
+        idle=sender.close,
+    )
+
+
+def _guard(settings: Settings, role: str) -> AbstractContextManager[Guard]:
+    settings.data_dir.mkdir(parents=True, exist_ok=True)
+    return Guard(settings.data_dir, role)
+
+
+class _Loop(Protocol):
+    def run(self) -> None: ...
+
+    def stop(self) -> None: ...
+
+
+def _run_until(workers: Sequence[_Loop], stop: threading.Event) -> None:
+    threads = [threading.Thread(target=worker.run, daemon=True) for worker in workers]
+    for thread in threads:
+        thread.start()
+    while not stop.wait(1.0):
+        if any(not thread.is_alive() for thread in threads):
+            raise StoreError("a worker's loop died; its traceback is in the log")
+    for worker in workers:
+        worker.stop()
+    for thread in threads:
+        thread.join(GRACE)
+
+
+RUN: dict[str, Callable[..., None]] = {"receive": receive, "screen": screen, "deliver": deliver}
+
+
+def run_role(role: str, settings: Settings) -> None:
+    """Run one role in this process until SIGTERM or SIGINT."""
+    if role not in RUN:
+        raise SettingsError(f"role {role!r}: is one of {', '.join(ROLES)}")
+    stop = threading.Event()
+    stop_on_signals(stop.set)
+    RUN[role](settings, stop)
+
+
+# --- the supervisor --------------------------------------------------------------------------
+
+
+class Supervisor:
+    """Keeps the three roles running as processes of their own.
+
+    `command` makes the command line of a role. What dies is started again, after a pause that
+    grows while it keeps dying; `stop` ends all with SIGTERM, and with SIGKILL after GRACE.
+    """
+
+    def __init__(self, command: Callable[[str], list[str]], roles: Sequence[str] = ROLES) -> None:
+        self._command = command
+        self._running: dict[str, subprocess.Popen[bytes]] = {}
+        self._pause = dict.fromkeys(roles, 0.0)
+        self._due = dict.fromkeys(roles, 0.0)
+        self._started = dict.fromkeys(roles, 0.0)
+
+    def look(self) -> None:
+        """Start what is not running and due; note what has died."""
+        for role in self._pause:
+            process = self._running.get(role)
+            if process is not None and process.poll() is not None:
+                self._note_death(role, process.returncode)
+            if role not in self._running and time.monotonic() >= self._due[role]:
+                self._running[role] = subprocess.Popen(self._command(role))
+                self._started[role] = time.monotonic()
+
+    def _note_death(self, role: str, status: int) -> None:
+        del self._running[role]
+        lived = time.monotonic() - self._started[role]
+        grown = min(RESTART_CAP, 2 * self._pause[role] or 1.0)
+        self._pause[role] = 1.0 if lived > RESTART_CAP else grown
+        self._due[role] = time.monotonic() + self._pause[role]
+        logger.error("%s ended with %d; starting again in %.0f s", role, status, self._pause[role])
+
+    @property
+    def processes(self) -> dict[str, int]:
+        """Process id of each role that runs."""
+        return {role: process.pid for role, process in self._running.items()}
+
+    def stop(self) -> None:
+        """End all roles and wait for them."""
+        for process in self._running.values():
+            process.send_signal(signal.SIGTERM)
+        deadline = time.monotonic() + GRACE
+        for process in self._running.values():
+            try:
+                process.wait(max(0.1, deadline - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+        self._running.clear()
+
+
+def role_command(config: Path | None) -> Callable[[str], list[str]]:
+    """The command line of a role under the same interpreter and settings file."""
+    tail = [] if config is None else ["--config", str(config)]
+    return lambda role: [sys.executable, "-m", "prescreen", "serve", "--only", role, *tail]
+
+
+def supervise(settings: Settings, config: Path | None) -> None:
+    """Run all roles and the housekeeping until SIGTERM or SIGINT."""
+    stop = threading.Event()
+    stop_on_signals(stop.set)
+    with _guard(settings, "serve"):
+        store = open_store(settings)
+        audit.record(store.engine, "node.started", {"version": __version__, "rules": gate.VERSION})
+        supervisor = Supervisor(role_command(config))
+        keeper = Housekeeper(
+            store.engine, store.spool, settings.data_dir, settings.housekeeping, utc_now
+        )
+        scheduler = keeper.schedule()
+        scheduler.start()
+        try:
+            while not stop.is_set():
+                supervisor.look()
+                stop.wait(0.5)
+        finally:
+            scheduler.shutdown(wait=True)
+            supervisor.stop()
+            audit.record(store.engine, "node.stopped")

@@ -1,0 +1,297 @@
+"""The verbs: keep, screen, report, deliver. Each is a function that reads as what happens.
+
+What the verbs need (spool, queue, decoder, screener, sender) is handed in; nothing here imports a
+third party, and nothing imports the networks.
+"""
+
+from __future__ import annotations
+
+import datetime
+import logging
+import random
+import traceback
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from prescreen import gate, reporting, screening
+from prescreen.dicom.image import identify
+from prescreen.dicom.report import as_comprehensive_sr
+from prescreen.dicom.send import Sender, judge
+from prescreen.dicom.verdict import Verdict
+from prescreen.errors import (
+    ContextRejected,
+    DoesNotMatch,
+    LeaseLost,
+    OutOfResources,
+    PeerRefused,
+    PeerUnavailable,
+    PrescreenError,
+    StoreError,
+)
+from prescreen.screening import Decoder, Image, Screener
+from prescreen.settings import Destination, Screen, Settings
+from prescreen.store.outbox import Outbox
+from prescreen.store.queue import Queue
+from prescreen.store.results import Results, read_manifest
+from prescreen.store.spool import Spool
+from prescreen.study import (
+    Delivery,
+    Disposition,
+    Identity,
+    Incoming,
+    Job,
+    Model,
+    Priority,
+)
+
+logger = logging.getLogger(__name__)
+
+#: Storage classes that carry radiographs: CR, DX for presentation and for processing, and the
+#: Secondary Captures some archives ship them as. Whatever else arrives is kept and ignored.
+RADIOGRAPH_CLASSES = frozenset(
+    {
+        "1.2.840.10008.5.1.4.1.1.1",
+        "1.2.840.10008.5.1.4.1.1.1.1",
+        "1.2.840.10008.5.1.4.1.1.1.1.1",
+        "1.2.840.10008.5.1.4.1.1.7",
+    }
+)
+RADIOGRAPH_MODALITIES = frozenset({None, "CR", "DX"})
+
+_PRIORITIES = {"STAT": Priority.STAT, "HIGH": Priority.HIGH}
+
+
+# --- receive → keep --------------------------------------------------------------------------
+
+
+def keep(
+    incoming: Incoming, *, spool: Spool, queue: Queue, screen: Screen, minimum_free: int
+) -> None:
+    """Make one received instance durable and account for it; only then may 0x0000 be answered.
+
+    Raises the Refusal whose status the sender is told. `minimum_free` is in bytes. What is
+    already kept byte for byte is a duplicate: nothing happens.
+    """
+    identity = identify(incoming.part10)
+    _require_match(incoming, identity)
+    if spool.free() < minimum_free + len(incoming.part10):
+        raise OutOfResources("the disk is full up to its watermark; free some room")
+    kept = spool.keep(incoming.part10)
+    reason = _not_for_screening(identity)
+    disposition = queue.keep(
+        identity,
+        kept,
+        incoming,
+        quiet_period=screen.quiet_period,
+        quiet_cap=screen.quiet_cap,
+        screenable=reason is None,
+        reason=reason,
+        priority=_PRIORITIES.get(identity.requested_priority, Priority.ROUTINE),
+    )
+    if disposition is Disposition.DUPLICATE:
+        spool.remove(kept.path)
+
+
+def _require_match(incoming: Incoming, identity: Identity) -> None:
+    """PS3.4 B.2.3: the data set must be of the SOP class and instance the command names."""
+    if identity.sop_instance_uid != incoming.sop_instance_uid:
+        raise DoesNotMatch("the data set's SOP Instance UID differs from the command's")
+    if identity.sop_class_uid != incoming.sop_class_uid:
+        raise DoesNotMatch("the data set's SOP Class UID differs from the command's")
+
+
+def _not_for_screening(identity: Identity) -> str | None:
+    if identity.sop_class_uid not in RADIOGRAPH_CLASSES:
+        return gate.Reason.SOP_CLASS
+    if identity.modality not in RADIOGRAPH_MODALITIES:
+        return gate.Reason.MODALITY
+    return None
+
+
+# --- screen → report -------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Tools:
+    """What a screener works with."""
+
+    settings: Settings
+    queue: Queue
+    spool: Spool
+    decoder: Decoder
+    screener: Screener
+    model: Model
+    clock: Callable[[], datetime.datetime]
+
+    def desk(self) -> reporting.Desk:
+        """What reports of this instant are written with."""
+        return reporting.Desk(self.settings, self.queue, self.spool, self.model, self.clock())
+
+
+def screen(jobs: Sequence[Job], tools: Tools) -> None:
+    """Screen, report and settle claimed jobs; their images go through the networks together.
+
+    A job whose results exist already (its worker died before it could say so) is settled with
+    them. One that was tried too often is given up with a notice. An error of ours that will not
+    pass settles the job; any other puts it back with growing delay.
+    """
+    fresh = [job for job in jobs if not _settled_from_results(job, tools)]
+    exhausted = [job for job in fresh if job.attempt > tools.settings.screen.max_attempts]
+    for job in exhausted:
+        _give_up(job, tools, "too_many_attempts", None)
+    work = [job for job in fresh if job not in exhausted]
+    try:
+        images = _screened(work, tools)
+    except Exception as error:
+        for job in work:
+            _failed(job, tools, error)
+        return
+    for job in work:
+        _reported(job, images[job.job_id], tools)
+
+
+def _settled_from_results(job: Job, tools: Tools) -> bool:
+    folder = tools.spool.results(job.job_id)
+    if folder is None:
+        return False
+    _settle(job, read_manifest(folder, job), tools)
+    return True
+
+
+def _screened(jobs: Sequence[Job], tools: Tools) -> dict[int, list[Image]]:
+    instances = [instance for job in jobs for instance in job.instances]
+    images = iter(
+        screening.screen(
+            instances,
+            tools.decoder,
+            tools.screener,
+            scope=tools.settings.scope,
+            now=tools.clock(),
+            spool=tools.spool,
+            versions=tools.queue.versions,
+        )
+    )
+    return {job.job_id: [next(images) for _ in job.instances] for job in jobs}
+
+
+def _reported(job: Job, images: Sequence[Image], tools: Tools) -> None:
+    try:
+        _settle(job, reporting.write(job, images, tools.desk()), tools)
+    except LeaseLost:
+        logger.warning("job %d: the lease was lost; another worker settles it", job.job_id)
+    except Exception as error:
+        _failed(job, tools, error)
+
+
+def _settle(job: Job, results: Results, tools: Tools, error: str | None = None) -> None:
+    tools.queue.settle(
+        job,
+        results.outcome,
+        results.reason,
+        results.answers,
+        results.objects,
+        tools.settings.destinations,
+        error,
+    )
+
+
+def _failed(job: Job, tools: Tools, error: Exception) -> None:
+    """Ours and final: a notice now. Anything else: again, later, with the traceback kept."""
+    logger.error("job %d: attempt %d: %s", job.job_id, job.attempt, type(error).__name__)
+    trace = "".join(traceback.format_exception(error))
+    if isinstance(error, PrescreenError) and not error.retryable:
+        _give_up(job, tools, "error", trace)
+    else:
+        tools.queue.retry(job, trace, delay=backoff(job.attempt, 5, 300), reason="error")
+
+
+def _give_up(job: Job, tools: Tools, reason: str, error: str | None) -> None:
+    images = [screening.given_up(instance, reason) for instance in job.instances]
+    _settle(job, reporting.write(job, images, tools.desk()), tools, error)
+
+
+def backoff(attempt: int, first: float, cap: float) -> float:
+    """Seconds before the next try: doubling from `first` up to `cap`, a fifth of it by chance."""
+    delay = min(cap, first * 2.0 ** min(attempt - 1, 30))
+    return delay * random.uniform(0.8, 1.0)
+
+
+# --- deliver ---------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Route:
+    """One destination, the way to it, and the rows on their way."""
+
+    destination: Destination
+    outbox: Outbox
+    sender: Sender
+    clock: Callable[[], datetime.datetime]
+    crash: Callable[[str], None] = lambda point: None
+
+
+def deliver(deliveries: Sequence[Delivery], route: Route) -> None:
+    """Send claimed objects of one destination in order, over one association.
+
+    Where the peer is away the first is put back with growing delay and the others untried:
+    there is no last try. Once the peer takes an object, all that waited for it is due.
+    """
+    rest = list(deliveries)
+    while rest:
+        delivery = rest.pop(0)
+        try:
+            _send(delivery, route)
+        except PeerUnavailable as error:
+            delay = _delay(delivery, route.destination)
+            logger.warning("%s; trying again in %.0f s", error, delay)
+            route.outbox.retry(delivery, delay, str(error))
+            for other in rest:
+                route.outbox.hand_back(other, delay)
+            return
+        route.crash("deliver.between")
+
+
+def _send(delivery: Delivery, route: Route) -> None:
+    try:
+        content = delivery.path if not delivery.uses_fallback else _as_fallback(delivery)
+        route.crash("deliver.before_send")
+        status = route.sender.send(content)
+        route.crash("deliver.sent")
+        route.outbox.delivered(delivery, status)
+    except ContextRejected as error:
+        if delivery.fallback_sop_instance_uid is None or delivery.uses_fallback:
+            route.outbox.park(delivery, str(error), error.status)
+        else:
+            # decided before the send, so that never both classes reach one archive
+            _send(route.outbox.use_fallback(delivery), route)
+        return
+    except PeerRefused as error:
+        _refused(delivery, error, route)
+        return
+    except (StoreError, OSError) as error:
+        route.outbox.park(delivery, str(error))
+        return
+    if delivery.attempt > 1:
+        route.outbox.due_now(delivery.destination)
+
+
+def _as_fallback(delivery: Delivery) -> bytes:
+    """The report as Comprehensive SR: the same bytes each time, under the UID minted for it."""
+    return as_comprehensive_sr(delivery.path.read_bytes(), delivery.fallback_sop_instance_uid or "")
+
+
+def _refused(delivery: Delivery, error: PeerRefused, route: Route) -> None:
+    verdict = judge(error.status, delivery.refused_since, route.clock())
+    logger.warning("%s: %s", error, verdict)
+    if verdict is Verdict.RETRY_SOON:
+        delay = _delay(delivery, route.destination)
+        route.outbox.retry(delivery, delay, str(error), error.status)
+    elif verdict is Verdict.RETRY_SLOWLY:
+        delay = max(route.destination.retry_cap, 2 * _delay(delivery, route.destination))
+        route.outbox.retry(delivery, delay, str(error), error.status)
+    else:
+        route.outbox.park(delivery, str(error), error.status)
+
+
+def _delay(delivery: Delivery, destination: Destination) -> float:
+    return backoff(delivery.attempt, destination.retry_first, destination.retry_cap)

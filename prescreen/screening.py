@@ -1,0 +1,281 @@
+"""The images of a study on their way through `screen`: opened, asked, decoded, looked at, answered.
+
+What is refused on the way keeps the reason and gets no findings.
+"""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Protocol
+
+from prescreen import gate
+from prescreen.dicom.image import header_of, read_header
+from prescreen.errors import UnusableImage
+from prescreen.settings import Scope
+from prescreen.store.answers import Answer
+from prescreen.store.spool import Spool
+from prescreen.study import (
+    Disposition,
+    Header,
+    ImageResult,
+    Instance,
+    Outcome,
+    Radiograph,
+    Screening,
+)
+
+Screener = Callable[[Sequence[Radiograph]], list[Screening]]
+
+
+class Decoder(Protocol):
+    """Part 10 → data set without pixels and radiograph, or the UnusableImage that says why not."""
+
+    def read_all(self, paths: Sequence[Path]) -> list[tuple[Any, Radiograph] | UnusableImage]: ...
+
+
+@dataclass(frozen=True, eq=False)
+class Image:
+    """One image of a study on its way through `screen`.
+
+    `source` is the data set without pixels, None where it does not parse; `refused` is the code
+    of the reason it gets no findings, with the outcome that follows from it. `disposition` is
+    what an instance that arrived again turned out to be.
+    """
+
+    instance: Instance
+    source: Any = None
+    header: Header | None = None
+    radiograph: Radiograph | None = None
+    screening: Screening | None = None
+    refused: tuple[Outcome, str] | None = None
+    disposition: Disposition | None = None
+
+    @property
+    def result(self) -> ImageResult:
+        """What is said of this image."""
+        header = self.header or _bare_header(self.instance)
+        distance = self.screening.feature_distance if self.screening else None
+        if self.refused is not None or self.screening is None or self.radiograph is None:
+            outcome, reason = self.refused or (Outcome.FAILED, "not_reached")
+            return ImageResult(header, outcome, reason, feature_distance=distance)
+        return _screened(header, self.radiograph, self.screening)
+
+    @property
+    def answer(self) -> Answer:
+        """The same for the database."""
+        told_apart = self.disposition in (Disposition.DUPLICATE, Disposition.CONFLICT)
+        pixels = self.radiograph.pixel_sha256 if self.radiograph else None
+        result = None if told_apart else self.result
+        return Answer(self.instance, result, self.disposition, pixels)
+
+
+def _bare_header(instance: Instance) -> Header:
+    return Header(
+        sop_class_uid=instance.sop_class_uid,
+        sop_instance_uid=instance.sop_instance_uid,
+        series_instance_uid=instance.series_instance_uid,
+        study_instance_uid=instance.study_instance_uid,
+        modality=instance.modality,
+    )
+
+
+def _screened(header: Header, radiograph: Radiograph, screening: Screening) -> ImageResult:
+    """The cardiothoracic ratio is a measure of PA films; on others the heart is magnified."""
+    anatomy, is_pa = screening.anatomy, header.view == "PA"
+    rows, columns = radiograph.stored_shape
+
+    def in_pixels(
+        diameter: tuple[float, float, float] | None,
+    ) -> tuple[float, float, float] | None:
+        if diameter is None or not is_pa:
+            return None
+        return diameter[0] * rows, diameter[1] * columns, diameter[2] * columns
+
+    return ImageResult(
+        header=header,
+        outcome=Outcome.SCREENED,
+        reason=None,
+        findings=screening.findings,
+        cardiothoracic_ratio=anatomy.cardiothoracic_ratio if is_pa else None,
+        cardiac_diameter=in_pixels(anatomy.cardiac_diameter),
+        thoracic_diameter=in_pixels(anatomy.thoracic_diameter),
+        feature_distance=screening.feature_distance,
+    )
+
+
+def screen(
+    instances: Sequence[Instance],
+    decoder: Decoder,
+    screener: Screener,
+    *,
+    scope: Scope | None,
+    now: datetime.datetime,
+    spool: Spool | None = None,
+    versions: Callable[[str], Sequence[Instance]] | None = None,
+) -> list[Image]:
+    """Look at instances, of one study or several, and answer for each, in order.
+
+    The tags are asked first, then the pixels, then the networks, then the anatomy they drew; what
+    is refused on the way gets no findings. `scope` None: the node's own rules (age, sender, time)
+    are not asked. With `spool` the bytes are compared with what was received; `versions` tells
+    what is kept under a SOP Instance UID, to tell apart what arrived again.
+    """
+    images = [_opened(instance, spool) for instance in instances]
+    images = _without_companions([_asked(image, scope, now) for image in images])
+    images = _decoded(images, decoder)
+    if versions is not None:
+        images = [_told_apart(image, images, decoder, versions) for image in images]
+    images = [_looked_at(image) for image in images]
+    return _through_networks(images, screener)
+
+
+def _opened(instance: Instance, spool: Spool | None) -> Image:
+    try:
+        if spool is not None:
+            spool.verify(instance.path, instance.sha256)
+        source = read_header(instance.path)
+    except UnusableImage as error:
+        return Image(instance, refused=(Outcome.NOT_SCREENED, error.reason))
+    return Image(instance, source, header_of(source))
+
+
+def _asked(image: Image, scope: Scope | None, now: datetime.datetime) -> Image:
+    if image.header is None:
+        return image
+    reason = gate.before(image.header, None)
+    if reason is None and scope is not None:
+        reason = gate.scope(image.header, scope, image.instance.calling_ae_title, now)
+    return _refused(image, reason)
+
+
+def _refused(image: Image, reason: gate.Reason | None) -> Image:
+    if reason is None or image.refused is not None:
+        return image
+    outcome = Outcome.NOT_SCREENED if reason.calls_for_notice else Outcome.OUT_OF_SCOPE
+    return replace(image, refused=(outcome, str(reason)))
+
+
+def _without_companions(images: Sequence[Image]) -> list[Image]:
+    """Of one exposure one image is screened: derived companions are left out (per study)."""
+    headers = [image.header for image in images if image.header and not image.refused]
+    companions = gate.companions(headers)
+    return [
+        _refused(image, gate.Reason.COMPANION)
+        if image.header and image.header.sop_instance_uid in companions
+        else image
+        for image in images
+    ]
+
+
+def _decoded(images: Sequence[Image], decoder: Decoder) -> list[Image]:
+    wanted = [i for i in images if i.refused is None or _came_again(i)]
+    readings = iter(decoder.read_all([i.instance.path for i in wanted]))
+    return [_with_pixels(i, next(readings)) if i in wanted else i for i in images]
+
+
+def _came_again(image: Image) -> bool:
+    return image.instance.disposition is Disposition.AGAIN and image.header is not None
+
+
+def _with_pixels(image: Image, reading: tuple[Any, Radiograph] | UnusableImage) -> Image:
+    if isinstance(reading, UnusableImage):
+        refused = image.refused or (Outcome.NOT_SCREENED, reading.reason)
+        return replace(image, refused=refused)
+    return replace(image, radiograph=reading[1])
+
+
+def _told_apart(
+    image: Image,
+    images: Sequence[Image],
+    decoder: Decoder,
+    versions: Callable[[str], Sequence[Instance]],
+) -> Image:
+    """Duplicate, revision or conflict: told by decoded pixels and identity (first come counts)."""
+    if not _came_again(image) or image.radiograph is None:
+        return image
+    first = _first_version(image, versions(image.instance.sop_instance_uid))
+    if first is None:
+        return replace(image, disposition=Disposition.NEW)
+    if _pixels_of(first, images, decoder) != image.radiograph.pixel_sha256:
+        refused = (Outcome.NOT_SCREENED, str(Disposition.CONFLICT))
+        return replace(image, disposition=Disposition.CONFLICT, refused=refused)
+    if first.identity_digest == image.instance.identity_digest:
+        refused = (Outcome.OUT_OF_SCOPE, str(Disposition.DUPLICATE))
+        return replace(image, disposition=Disposition.DUPLICATE, refused=refused)
+    return replace(image, disposition=Disposition.REVISION)
+
+
+def _first_version(image: Image, kept: Iterable[Instance]) -> Instance | None:
+    here = image.instance.instance_id
+    settled = (Disposition.NEW, Disposition.REVISION)
+    earlier = [v for v in kept if v.instance_id < here and v.disposition in settled]
+    return earlier[-1] if earlier else None
+
+
+def _pixels_of(version: Instance, images: Sequence[Image], decoder: Decoder) -> str | None:
+    if version.pixel_sha256 is not None:
+        return version.pixel_sha256
+    for other in images:
+        if other.instance.instance_id == version.instance_id and other.radiograph is not None:
+            return other.radiograph.pixel_sha256
+    reading = decoder.read_all([version.path])[0]
+    return None if isinstance(reading, UnusableImage) else reading[1].pixel_sha256
+
+
+def _looked_at(image: Image) -> Image:
+    if image.radiograph is None or image.header is None or image.refused is not None:
+        return image
+    return _refused(image, gate.before(image.header, image.radiograph))
+
+
+def _through_networks(images: Sequence[Image], screener: Screener) -> list[Image]:
+    wanted = [i for i in images if i.refused is None and i.radiograph is not None]
+    answers = iter(_screenings([i.radiograph for i in wanted if i.radiograph], screener))
+    return [_judged(i, next(answers)) if i in wanted else i for i in images]
+
+
+def _screenings(
+    radiographs: Sequence[Radiograph], screener: Screener
+) -> Sequence[Screening | UnusableImage]:
+    """All together; where that fails for one of them, each alone, so that only that one fails."""
+    try:
+        return screener(radiographs)
+    except UnusableImage as error:
+        if len(radiographs) == 1:
+            return [error]
+        return [_screenings([radiograph], screener)[0] for radiograph in radiographs]
+
+
+def _judged(image: Image, answer: Screening | UnusableImage) -> Image:
+    """A failure of the gate drops the findings: nobody shall read numbers it does not stand by."""
+    if isinstance(answer, UnusableImage):
+        return replace(image, refused=(Outcome.NOT_SCREENED, answer.reason))
+    image = replace(image, screening=answer)
+    if image.radiograph is None:
+        return image
+    return _refused(image, gate.after(answer, image.radiograph))
+
+
+def outcome_of(results: Sequence[ImageResult]) -> tuple[Outcome, str | None]:
+    """What became of a study whose images ended so: the best that can be said of any of them.
+
+    Screened, else not screened, else failed, else out of scope; the reason is the first such one.
+    """
+    best = (Outcome.SCREENED, Outcome.NOT_SCREENED, Outcome.FAILED, Outcome.OUT_OF_SCOPE)
+    for outcome in best:
+        reasons = [result.reason for result in results if result.outcome is outcome]
+        if reasons:
+            return outcome, None if outcome is Outcome.SCREENED else reasons[0]
+    return Outcome.FAILED, "no_image"
+
+
+def given_up(instance: Instance, reason: str) -> Image:
+    """An image of a job that failed: its tags, if they can still be read, and why."""
+    try:
+        source = read_header(instance.path)
+    except UnusableImage:
+        return Image(instance, refused=(Outcome.FAILED, reason))
+    return Image(instance, source, header_of(source), refused=(Outcome.FAILED, reason))

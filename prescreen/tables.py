@@ -1,0 +1,139 @@
+"""What the commands show: tables for people, JSON for programs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from prescreen.checks import Check
+from prescreen.settings import Settings
+from prescreen.store.reader import Status, StudyRecord
+
+
+def _console() -> Console:
+    console = Console()
+    # piped into a file or another program nothing may be cut off
+    return console if console.is_terminal else Console(width=200)
+
+
+def _print_json(value: object) -> None:
+    print(json.dumps(value, indent=1, default=str))
+
+
+def _table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> Table:
+    table = Table(title=title, title_justify="left", header_style="bold")
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    for row in rows:
+        table.add_row(*("" if cell is None else str(cell) for cell in row))
+    return table
+
+
+def show_status(
+    status: Status,
+    parked: Sequence[Mapping[str, Any]],
+    free: int,
+    settings: Settings,
+    as_json: bool,
+) -> None:
+    """Print how the node stands."""
+    if as_json:
+        _print_json({**asdict(status), "parked": list(parked), "free_bytes": free})
+        return
+    console = _console()
+    console.print(
+        f"{status.studies} studies, {status.instances} instances; {free / 1e9:.1f} GB free\n"
+        f"to screen: {status.waiting} waiting, {status.due} due, {status.leased} in work"
+        + (f" (oldest due since {status.oldest_due:%Y-%m-%d %H:%M}Z)" if status.oldest_due else "")
+    )
+    console.print("outcomes: " + (_counts(status.outcomes) or "none yet"))
+    rows = [_destination_row(d.name, status) for d in settings.destinations]
+    if rows:
+        console.print(_table("destinations", ("name", "is", "objects"), rows))
+    else:
+        console.print("no destination is configured")
+    if status.held_findings:
+        console.print(f"findings on hold: {', '.join(status.held_findings)}")
+    if parked:
+        console.print(show_parked(parked))
+
+
+def _destination_row(name: str, status: Status) -> tuple[str, str, str]:
+    standing = next((s for s in status.standings if s.name == name), None)
+    everything = next((s for s in status.standings if s.name == "*"), None)
+    held = (standing is not None and standing.held) or (everything is not None and everything.held)
+    live = "live" if standing is not None and standing.live else "silent"
+    return name, f"{live}, on hold" if held else live, _counts(status.deliveries.get(name, {}))
+
+
+def _counts(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{number} {word}" for word, number in sorted(counts.items()))
+
+
+def show_parked(parked: Sequence[Mapping[str, Any]]) -> Table:
+    """The objects that wait for a person."""
+    rows = [(r["outbox_id"], r["destination"], r["kind"], r["error"]) for r in parked]
+    title = "parked: `prescreen retry` sends them again"
+    return _table(title, ("row", "destination", "object", "why"), rows)
+
+
+def show_studies(studies: Sequence[Mapping[str, Any]], as_json: bool) -> None:
+    """Print the newest studies."""
+    if as_json:
+        _print_json(list(studies))
+        return
+    if not studies:
+        _console().print("no study has been received yet")
+        return
+    columns = ("last_received_at", "study_instance_uid", "stage", "outcome", "reason")
+    rows = [[study.get(column) for column in columns] for study in studies]
+    _console().print(_table("studies, newest first", columns, rows))
+
+
+def show_study(record: StudyRecord, as_json: bool) -> None:
+    """Print all that is known of one study."""
+    if as_json:
+        _print_json(asdict(record))
+        return
+    console = _console()
+    console.print(f"study {record.study['study_instance_uid']}")
+    console.print(f"outcome: {record.study['outcome']} {record.study['reason'] or ''}")
+    findings = [
+        (f["label"], f"{f['probability']:.3f}", f"{f['threshold']:.3f}", f["state"], f["reason"])
+        for f in record.findings
+    ]
+    if findings:
+        columns = ("finding", "probability", "threshold", "state", "reason")
+        console.print(_table("findings", columns, findings))
+    deliveries = [
+        (d["destination"], d["kind"], d["state"], d["attempts"], d["error"])
+        for d in record.deliveries
+    ]
+    if deliveries:
+        columns = ("destination", "object", "state", "attempts", "error")
+        console.print(_table("deliveries", columns, deliveries))
+    events = [(f"{e.at:%H:%M:%S.%f}"[:-3], e.kind, _detail(e.detail)) for e in record.events]
+    console.print(_table("audit trail (UTC)", ("at", "event", "detail"), events))
+
+
+#: Kept out of the table for people: long, and in `--json` for whoever needs it.
+_LONG = frozenset({"sha256", "weights", "transfer_syntax_uid", "sop_class_uid", "worker"})
+
+
+def _detail(detail: Mapping[str, Any]) -> str:
+    shown = {key: value for key, value in detail.items() if key not in _LONG}
+    return ", ".join(f"{key} {value}" for key, value in shown.items() if value is not None)
+
+
+def show_checks(checks: Sequence[Check], as_json: bool) -> None:
+    """Print what `check` found."""
+    if as_json:
+        _print_json([asdict(check) for check in checks])
+        return
+    rows = [("ok" if check.ok else "WRONG", check.what, check.said) for check in checks]
+    _console().print(_table("check", ("", "what", "found"), rows))
