@@ -6,12 +6,10 @@ memory. The child pays for that, its image is refused, and a new child takes the
 
 from __future__ import annotations
 
-import mmap
 import multiprocessing
-import os
 import resource
 import signal
-import weakref
+import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
@@ -25,85 +23,15 @@ import pydicom
 
 from prescreen.dicom.attributes import without_warnings
 from prescreen.dicom.header import unparsable
+from prescreen.dicom.memory import Memories, Memory
 from prescreen.dicom.reasons import ImageReason
 from prescreen.dicom.render import Allocate, render
 from prescreen.errors import UnusableImage
-from prescreen.study import FloatArray, Radiograph
+from prescreen.study import Radiograph
 
 _MIB = 1 << 20
+_BROKEN_POOLS = 2  # pools that may break under one image before it is no accident
 _KEPT = 8  # memories kept for the next images: one batch
-
-
-@dataclass(frozen=True)
-class _Memory:
-    """Memory of the parent that a child opens by name, and fills with pixels.
-
-    Anonymous (memfd): no file is left when either process dies, and unlike /dev/shm it is not
-    64 MiB small in a container. Sixteen megabytes through a pipe would cost as much as rendering.
-    """
-
-    process: int
-    descriptor: int
-
-    def allocate(self, shape: tuple[int, int]) -> FloatArray:
-        """In the child: make room for `shape`, and map it."""
-        path = f"/proc/{self.process}/fd/{self.descriptor}"
-        descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
-        try:
-            size = 4 * shape[0] * shape[1]
-            if os.fstat(descriptor).st_size < size:
-                os.ftruncate(descriptor, size)
-            return _pixels(_mapped(descriptor, shape), shape)
-        finally:
-            os.close(descriptor)
-
-
-def _mapped(descriptor: int, shape: tuple[int, int]) -> mmap.mmap:
-    flags = mmap.MAP_SHARED | mmap.MAP_POPULATE
-    return mmap.mmap(descriptor, 4 * shape[0] * shape[1], flags=flags)
-
-
-def _pixels(mapping: mmap.mmap, shape: tuple[int, int]) -> FloatArray:
-    return np.frombuffer(mapping, np.float32, shape[0] * shape[1]).reshape(shape)
-
-
-class _Memories:
-    """Memories, each used again once no array refers to what was read into it.
-
-    The pages of a new one cost more processor time than all of rendering (7 ms of 4 megapixels).
-    """
-
-    def __init__(self, keep: int) -> None:
-        self._keep = keep
-        self._free: list[_Memory] = []  # append and pop are atomic: the collector may call `give`
-
-    def take(self) -> _Memory:
-        try:
-            return self._free.pop()
-        except IndexError:
-            return _Memory(os.getpid(), os.memfd_create("prescreen-pixels"))
-
-    def pixels(self, memory: _Memory, shape: tuple[int, int]) -> FloatArray:
-        """What a child has written. The memory is free again when the array is gone."""
-        mapping = _mapped(memory.descriptor, shape)
-        weakref.finalize(mapping, self._give, memory).atexit = False
-        return _pixels(mapping, shape)
-
-    def discard(self, memory: _Memory) -> None:
-        """Never use it again: a child on its way out may still be writing."""
-        os.close(memory.descriptor)
-
-    def close(self) -> None:
-        """Keep none from now on; arrays that are still about stay as they are."""
-        self._keep = 0
-        while self._free:
-            self.discard(self._free.pop())
-
-    def _give(self, memory: _Memory) -> None:
-        if len(self._free) < self._keep:
-            self._free.append(memory)
-        else:
-            self.discard(memory)
 
 
 @dataclass(frozen=True)
@@ -113,6 +41,16 @@ class _Answer:
     ds: pydicom.Dataset
     radiograph: Radiograph
     shape: tuple[int, int]
+
+
+@dataclass(frozen=True)
+class _Scheduled:
+    """One image on its way through one pool."""
+
+    path: Path
+    memory: Memory
+    pool: pebble.ProcessPool
+    future: Future[_Answer]
 
 
 Read = Callable[[Path, float, Allocate], tuple[pydicom.Dataset, Radiograph]]
@@ -161,7 +99,7 @@ def _limit_processor_time(seconds: float) -> None:
 
 
 def _answer(
-    read: Read, path: Path, memory: _Memory, seconds: float, max_megapixels: float
+    read: Read, path: Path, memory: Memory, seconds: float, max_megapixels: float
 ) -> _Answer:
     """In the child: one image."""
     _limit_processor_time(seconds)
@@ -211,14 +149,18 @@ class Decoder:
         self._memory_mb = memory_mb
         self._max_megapixels = max_megapixels
         self._read = read
-        self._memories = _Memories(_KEPT)
+        self._memories = Memories(_KEPT)
+        self._closed = False
+        self._lock = threading.Lock()
         self._pool = self._new_pool()
 
     def read(self, path: Path) -> tuple[pydicom.Dataset, Radiograph]:
         """The data set of a Part 10 file without its pixel data, and its radiograph.
 
         Raises UnusableImage with an ImageReason: what `render` refuses, and a child that died,
-        took too long or wanted too much memory. The next image is read all the same.
+        took too long or wanted too much memory. The next image is read all the same. What is no
+        image's fault goes out as it is: OSError without memory or descriptors, RuntimeError where
+        children cannot be started.
         """
         answer = self.read_all([path])[0]
         if isinstance(answer, UnusableImage):
@@ -230,12 +172,13 @@ class Decoder:
     ) -> list[tuple[pydicom.Dataset, Radiograph] | UnusableImage]:
         """`read` for each path, as many at once as there are workers; answers in order."""
         scheduled = [self._scheduled(path) for path in paths]
-        return [self._settled(future, memory) for future, memory in scheduled]
+        return [self._settled(image) for image in scheduled]
 
     def close(self) -> None:
         """End the children, whatever they are at."""
-        self._pool.stop()  # type: ignore[no-untyped-call]
-        self._pool.join()
+        with self._lock:
+            self._closed = True
+            self._end(self._pool)
         self._memories.close()
 
     def __enter__(self) -> Self:
@@ -258,17 +201,41 @@ class Decoder:
             context=multiprocessing.get_context("spawn"),
         )
 
-    def _scheduled(self, path: Path) -> tuple[Future[_Answer], _Memory]:
-        memory = self._memories.take()
-        future: Future[_Answer] = self._pool.schedule(
-            _answer,
-            args=(self._read, path, memory, self._seconds, self._max_megapixels),
-            timeout=self._seconds,
-        )
-        return future, memory
+    @staticmethod
+    def _end(pool: pebble.ProcessPool) -> None:
+        pool.stop()  # type: ignore[no-untyped-call]
+        pool.join()
 
-    def _settled(
-        self, future: Future[_Answer], memory: _Memory
+    def _replace(self, broken: pebble.ProcessPool) -> None:
+        """A new pool for one that broke: an idle child was killed, by the kernel or by hand."""
+        with self._lock:
+            if self._pool is broken and not self._closed:
+                self._end(broken)
+                self._pool = self._new_pool()
+
+    def _scheduled(self, path: Path) -> _Scheduled:
+        memory, pool = self._memories.take(), self._pool
+        args = (self._read, path, memory, self._seconds, self._max_megapixels)
+        future: Future[_Answer]
+        try:
+            future = pool.schedule(_answer, args=args, timeout=self._seconds)
+        except RuntimeError as error:  # settled like a pool that breaks a moment later
+            future = Future()
+            future.set_exception(error)
+        return _Scheduled(path, memory, pool, future)
+
+    def _settled(self, image: _Scheduled) -> tuple[pydicom.Dataset, Radiograph] | UnusableImage:
+        for _ in range(_BROKEN_POOLS):
+            try:
+                return self._result(image.future, image.memory)
+            except RuntimeError:
+                self._memories.discard(image.memory)
+                self._replace(image.pool)
+                image = self._scheduled(image.path)
+        return self._result(image.future, image.memory)
+
+    def _result(
+        self, future: Future[_Answer], memory: Memory
     ) -> tuple[pydicom.Dataset, Radiograph] | UnusableImage:
         try:
             answer = future.result()

@@ -31,7 +31,7 @@ def poisonous(path: Path, max_megapixels: float, allocate: Allocate) -> Answer:
         "segfault": lambda: os.kill(os.getpid(), signal.SIGSEGV),
         "hang": lambda: time.sleep(600),
         "bloat": lambda: np.ones(1 << 32, np.uint8),
-        "raise": lambda: {}["Canary^Bird"],
+        "raise": lambda: {"": 0}["Canary^Bird"],
         "torch": lambda: os._exit(8 if "torch" in sys.modules else 9),
     }
     deed = deeds.get(path.stem)
@@ -79,6 +79,27 @@ def test_one_poison_among_many_is_the_only_one_lost(decoder: Decoder, tmp_path: 
     for path, answer in zip(paths, answers, strict=True):
         if not isinstance(answer, UnusableImage):
             assert answer[0].SOPInstanceUID == read_header(path).SOPInstanceUID
+
+
+def children() -> list[int]:
+    """The processes that this one has spawned to decode."""
+    found = Path(f"/proc/{os.getpid()}/task/{os.getpid()}/children").read_text(encoding="ascii")
+    return [pid for pid in map(int, found.split()) if b"spawn_main" in _command(pid)]
+
+
+def _command(pid: int) -> bytes:
+    return Path(f"/proc/{pid}/cmdline").read_bytes()
+
+
+def test_a_child_killed_while_idle_costs_nothing(tmp_path: Path) -> None:
+    path = saved(tmp_path, data_set(ramp()))
+    before = set(children())
+    with Decoder() as own:
+        own.read(path)
+        for _ in range(2):
+            for pid in set(children()) - before:
+                os.kill(pid, signal.SIGKILL)
+            assert own.read(path)[1].pixels.shape == (64, 48)
 
 
 def test_refusals_pass_through_with_their_reason(decoder: Decoder, tmp_path: Path) -> None:
@@ -133,6 +154,9 @@ def test_the_data_set_comes_back_whole_but_for_its_pixels(decoder: Decoder, tmp_
 
 
 def test_results_outlive_the_decoder(tmp_path: Path) -> None:
+    path = saved(tmp_path, data_set(ramp()))
     with Decoder() as decoder:
-        _, radiograph = decoder.read(saved(tmp_path, data_set(ramp())))
+        _, radiograph = decoder.read(path)
+    with pytest.raises(RuntimeError):
+        decoder.read(path)
     assert np.array_equal(radiograph.pixels, render(data_set(ramp())).pixels)

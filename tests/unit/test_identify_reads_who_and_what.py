@@ -91,7 +91,7 @@ def test_every_transfer_syntax_is_read_and_no_pixel(uid: str) -> None:
     if uid not in TRANSFER_SYNTAXES[:2]:
         ds.PixelData = encapsulate([b"never decoded"])
         ds["PixelData"].VR = "OB"
-    ds.file_meta.TransferSyntaxUID = uid
+    ds.file_meta.TransferSyntaxUID = pydicom.uid.UID(uid)
     assert identify(part10(ds)).transfer_syntax_uid == uid
 
 

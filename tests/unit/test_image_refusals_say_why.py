@@ -185,7 +185,7 @@ def test_a_lying_or_damaged_code_stream_is_never_decoded(
     uid: str, stream: bytes, reason: str, words: str
 ) -> None:
     ds = data_set(ramp())
-    ds.file_meta.TransferSyntaxUID = uid
+    ds.file_meta.TransferSyntaxUID = pydicom.uid.UID(uid)
     ds.PixelData = encapsulate([stream])
     with pytest.raises(UnusableImage, match=words) as refusal:
         render(ds)
@@ -202,6 +202,17 @@ def test_compressed_pixels_cut_short_say_so(tmp_path: Path) -> None:
         path.write_bytes(whole[:end])
         with pytest.raises(UnusableImage, match=r"cut short|truncated"):
             read_image(path, 64, lambda shape: np.empty(shape, np.float32))
+
+
+def test_nesting_beyond_reason_is_refused(tmp_path: Path) -> None:
+    whole = part10(data_set(ramp()))
+    start = whole.index(b"\x08\x00\x60\x00CS")  # Modality
+    head = b"\x08\x00\x40\x11SQ\x00\x00\xff\xff\xff\xff\xfe\xff\x00\xe0\xff\xff\xff\xff"
+    path = tmp_path / "nested.dcm"
+    path.write_bytes(whole[:start] + head * 100_000 + whole[start:])
+    with pytest.raises(UnusableImage, match="does not parse") as refusal:
+        read_header(path)
+    assert refusal.value.reason == ImageReason.UNPARSABLE
 
 
 def test_the_header_is_read_without_pixels(tmp_path: Path) -> None:
