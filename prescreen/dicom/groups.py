@@ -1,0 +1,203 @@
+"""The measurement groups of a report: TID 1501, one for each image, finding and ratio.
+
+Image level, without regions: the networks flag, they do not locate.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterable
+
+import pydicom
+
+from prescreen.dicom import codes, wording
+from prescreen.dicom.attributes import Attributes
+from prescreen.dicom.codes import CodedFinding, Concept
+from prescreen.dicom.content import (
+    CONTAINS,
+    HAS_CONCEPT_MOD,
+    HAS_OBS_CONTEXT,
+    INFERRED_FROM,
+    code,
+    container,
+    image,
+    number,
+    text,
+    uid_reference,
+)
+from prescreen.settings import Report
+from prescreen.study import Finding, FindingState, ImageResult, Model, Network, Outcome
+
+#: Namespace of our tracking identifiers; it never changes, or trackings would not persist.
+_TRACKING = uuid.UUID("0d2c1f9e-6a53-4a53-9a0e-6f3c4d7b8e21")
+
+_PRESENCE = {
+    FindingState.FLAGGED: codes.PRESENT,
+    FindingState.UNDETERMINED: codes.UNDETERMINED,
+    FindingState.NOT_FLAGGED: codes.NOT_FLAGGED,
+}
+_SPACINGS = ("PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpacing")
+
+
+def tracking(sop_instance_uid: str, subject: str) -> tuple[str, str]:
+    """Tracking Identifier and Tracking Unique Identifier of one subject on one source image.
+
+    Both follow from the arguments alone, so they persist from report to report, and other objects
+    about the same image can name them.
+    """
+    identity = uuid.uuid5(_TRACKING, f"{sop_instance_uid}/{subject}")
+    return f"{subject} {identity.hex[:8]}", f"2.25.{identity.int}"
+
+
+def finding_group(
+    result: ImageResult,
+    finding: Finding,
+    coded: CodedFinding,
+    model: Model,
+    settings: Report,
+    below_bar: frozenset[str],
+) -> bytes:
+    """One label on one image (TID 1501), with TID 1350's presence and CID 6042's run status.
+
+    Flagged: (121071, DCM, "Finding") and (111012, DCM, "Certainty of Finding"). Flagged or
+    undetermined: presence of property of CID 240. Not flagged: a local code, and the network's
+    number under a local concept. Not evaluated: words only.
+    """
+    parameters = (*_parameters(model), f"operating point {finding.threshold:.4f}")
+    head: list[bytes] = []
+    if finding.state is FindingState.FLAGGED:
+        head.append(code(CONTAINS, codes.FINDING, coded.concept))
+    if finding.state is not FindingState.NOT_EVALUATED:
+        head.append(code(HAS_CONCEPT_MOD, codes.FINDING_SITE, coded.site))
+    said = _said_of(finding, coded, finding.label in below_bar)
+    algorithm = _algorithm(model.findings, settings.manufacturer, parameters)
+    return _group(result, finding.label, [*head, *algorithm, *said])
+
+
+def _said_of(finding: Finding, coded: CodedFinding, below_bar: bool) -> list[bytes]:
+    name = wording.name_of(finding.label)
+    if finding.state is FindingState.NOT_EVALUATED:
+        words = f"Not evaluated: {name} ({wording.reason_in_words(finding.reason)})."
+        status = code(CONTAINS, codes.SUMMARY_OF_DETECTIONS, codes.NOT_ATTEMPTED)
+        return [status, text(CONTAINS, codes.COMMENT, words)]
+    said = [
+        _number_of(finding),
+        code(CONTAINS, codes.LOOKED_FOR, coded.concept),
+        code(CONTAINS, codes.PRESENCE_OF_PROPERTY, _PRESENCE[finding.state]),
+        code(CONTAINS, codes.SUMMARY_OF_DETECTIONS, codes.SUCCEEDED),
+    ]
+    if finding.state is FindingState.UNDETERMINED:
+        said.append(text(CONTAINS, codes.COMMENT, f"{name}: {wording.NETWORKS_DISAGREE}."))
+    if below_bar:
+        said.append(text(CONTAINS, codes.COMMENT, f"{name}: {wording.BELOW_RELEASE_BAR}."))
+    return said
+
+
+def _number_of(finding: Finding) -> bytes:
+    if finding.state is FindingState.FLAGGED:
+        certainty = finding.probability * 100
+        return number(CONTAINS, codes.CERTAINTY_OF_FINDING, certainty, codes.PERCENT, 1)
+    return number(CONTAINS, codes.ALGORITHM_OUTPUT, finding.probability, codes.NO_UNITS, 4)
+
+
+def image_group(result: ImageResult, model: Model, manufacturer: str) -> bytes:
+    """What became of one image: CID 6042 and the same in words, for a notice the reason."""
+    algorithm = _algorithm(model.findings, manufacturer, _parameters(model))
+    said = [
+        code(CONTAINS, codes.SUMMARY_OF_DETECTIONS, _run_status(result)),
+        text(CONTAINS, codes.COMMENT, wording.summary(result)),
+    ]
+    if result.outcome is Outcome.SCREENED:
+        said.append(text(CONTAINS, codes.COMMENT, wording.calibration(model.calibrated)))
+    return _group(result, "Image", [*algorithm, *said])
+
+
+def _run_status(result: ImageResult) -> Concept:
+    partly = wording.not_evaluated(result) is not None
+    if result.outcome is Outcome.SCREENED and partly:
+        return codes.PARTIALLY_SUCCEEDED
+    return codes.RUN_STATUS[result.outcome]
+
+
+def ratio_group(
+    result: ImageResult, model: Model, manufacturer: str, source: pydicom.Dataset | None
+) -> bytes:
+    """The cardiothoracic ratio, inferred from two diameters (TID 300): mm, or else pixels."""
+    diameters = [
+        _diameter(name, ends, source)
+        for name, ends in (
+            (codes.CARDIAC_DIAMETER, result.cardiac_diameter),
+            (codes.THORACIC_DIAMETER, result.thoracic_diameter),
+        )
+        if ends is not None
+    ]
+    ratio = result.cardiothoracic_ratio or 0.0
+    network = model.lungs_heart
+    return _group(
+        result,
+        "Cardiothoracic ratio",
+        [
+            code(HAS_CONCEPT_MOD, codes.FINDING_SITE, codes.HEART),
+            *_algorithm(network, manufacturer, _weights(network)),
+            number(CONTAINS, codes.CARDIOTHORACIC_RATIO, ratio, codes.RATIO, 3, diameters),
+        ],
+    )
+
+
+def _diameter(
+    name: Concept, ends: tuple[float, float, float], source: pydicom.Dataset | None
+) -> bytes:
+    pixels = ends[2] - ends[1]
+    spacing = None if source is None else _column_spacing(source)
+    if spacing is None:
+        return number(INFERRED_FROM, name, pixels, codes.PIXELS, 1)
+    return number(INFERRED_FROM, name, pixels * spacing, codes.MILLIMETER, 1)
+
+
+def _column_spacing(source: pydicom.Dataset) -> float | None:
+    for keyword in _SPACINGS:
+        spacing = Attributes(source).numbers(keyword)
+        if len(spacing) == 2 and min(spacing) > 0:
+            return spacing[1]
+    return None
+
+
+def _group(result: ImageResult, subject: str, content: Iterable[bytes]) -> bytes:
+    header = result.header
+    identifier, unique_identifier = tracking(header.sop_instance_uid, subject)
+    source = image(
+        CONTAINS, codes.SOURCE_OF_MEASUREMENT, header.sop_class_uid, header.sop_instance_uid
+    )
+    items = [
+        text(HAS_OBS_CONTEXT, codes.TRACKING_IDENTIFIER, identifier),
+        uid_reference(HAS_OBS_CONTEXT, codes.TRACKING_UNIQUE_IDENTIFIER, unique_identifier),
+        *content,
+        source,
+    ]
+    return container(CONTAINS, codes.MEASUREMENT_GROUP, items, template="1501")
+
+
+def _weights(network: Network) -> tuple[str, ...]:
+    preset = (f"preset {network.preset}",) if network.preset else ()
+    return (f"weights sha256 {network.sha256}", *preset)
+
+
+def _parameters(model: Model) -> tuple[str, ...]:
+    return (
+        *_weights(model.findings),
+        f"threshold rule {model.threshold_rule}",
+        f"calibrated {'yes' if model.calibrated else 'no'}",
+    )
+
+
+def _algorithm(
+    network: Network, manufacturer: str, parameters: tuple[str, ...]
+) -> list[bytes]:
+    """TID 4019, equal to the network's item of Contributing Equipment."""
+    return [
+        text(HAS_CONCEPT_MOD, codes.ALGORITHM_NAME, network.name),
+        text(HAS_CONCEPT_MOD, codes.ALGORITHM_VERSION, network.version),
+        text(HAS_CONCEPT_MOD, codes.ALGORITHM_MANUFACTURER, manufacturer),
+        *(text(HAS_CONCEPT_MOD, codes.ALGORITHM_PARAMETERS, p) for p in parameters),
+        code(HAS_CONCEPT_MOD, codes.ALGORITHM_FAMILY, codes.ARTIFICIAL_INTELLIGENCE),
+    ]

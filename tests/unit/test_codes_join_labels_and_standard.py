@@ -1,0 +1,100 @@
+from __future__ import annotations
+
+import re
+
+import pytest
+from pydicom.sr._concepts_dict import concepts
+
+from prescreen.dicom import codes
+from prescreen.dicom.codes import FINDINGS, Concept, Status, coded_findings
+from prescreen.errors import SettingsError
+from prescreen.study import LABELS
+
+
+def _context_groups(concept: Concept) -> set[int]:
+    """The context groups of a concept in pydicom's copy of PS3.16, under any of its names."""
+    entries = concepts[concept.scheme].values()
+    return {cid for entry in entries if concept.value in entry for cid in entry[concept.value][1]}
+
+
+def _all_concepts() -> list[Concept]:
+    ours = [value for value in vars(codes).values() if isinstance(value, Concept)]
+    return ours + [row.concept for row in FINDINGS.values()] + list(codes.MODALITIES.values())
+
+
+def test_every_label_has_one_line_in_order() -> None:
+    assert tuple(FINDINGS) == LABELS
+    assert all(row.label == label for label, row in FINDINGS.items())
+    assert len({row.concept[:2] for row in FINDINGS.values()}) == len(LABELS)
+
+
+@pytest.mark.parametrize("label", LABELS)
+def test_what_is_said_to_be_in_a_context_group_is(label: str) -> None:
+    row = FINDINGS[label]
+    if row.status is Status.IN_CID:
+        match = re.fullmatch(r"CID (\d+)", row.source)
+        assert match is not None
+        assert int(match[1]) in _context_groups(row.concept)
+    assert (row.status is Status.LOCAL) == (row.concept.scheme == codes.LOCAL_SCHEME)
+
+
+@pytest.mark.parametrize("concept", [c for c in _all_concepts() if c.scheme == "DCM"])
+def test_every_dcm_concept_is_in_the_dictionary_under_its_meaning(concept: Concept) -> None:
+    meanings = [v[concept.value][0] for v in concepts["DCM"].values() if concept.value in v]
+    assert concept.meaning in meanings
+
+
+@pytest.mark.parametrize(
+    ("concept", "cid"),
+    [
+        (codes.PRESENT, 240),
+        (codes.UNDETERMINED, 240),
+        (codes.SUCCEEDED, 6042),
+        (codes.PARTIALLY_SUCCEEDED, 6042),
+        (codes.FAILED, 6042),
+        (codes.NOT_ATTEMPTED, 6042),
+        (codes.REPLACED_REPORT, 7009),
+        (codes.ADDENDED_REPORT, 7009),
+        (codes.PROCESSING_EQUIPMENT, 7005),
+        (codes.SOURCE_IMAGE, 7202),
+        (codes.ARTIFICIAL_INTELLIGENCE, 7162),
+        (codes.LUNG, 7151),
+        (codes.HEART, 7151),
+        (codes.PLEURA, 7151),
+        (codes.CHEST, 7151),
+    ],
+)
+def test_concepts_with_a_set_of_values_are_of_that_set(concept: Concept, cid: int) -> None:
+    assert cid in _context_groups(concept)
+
+
+@pytest.mark.parametrize("concept", _all_concepts(), ids=lambda concept: concept.meaning)
+def test_concepts_fit_their_elements(concept: Concept) -> None:
+    assert 0 < len(concept.value) <= 16
+    assert 0 < len(concept.meaning) <= 64
+    assert all(text.isascii() for text in concept)
+
+
+def test_a_hernia_is_not_in_the_lung() -> None:
+    assert FINDINGS["Hernia"].site == codes.CHEST
+
+
+def test_a_site_may_have_its_own_codes() -> None:
+    own = Concept("RID34539", "RADLEX", "pleural effusion")
+    found = coded_findings({"Effusion": own})
+    assert found["Effusion"].concept == own
+    assert found["Mass"] == FINDINGS["Mass"]
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        {"Fracture": Concept("1", "99SITE", "Fracture")},
+        {"Mass": Concept("12345678901234567", "99SITE", "Mass")},
+        {"Mass": Concept("1", "99SITE", "")},
+        {"Mass": Concept("1", "99SITE", "Raumforderung größer")},
+    ],
+)
+def test_an_impossible_own_code_is_named(overrides: dict[str, Concept]) -> None:
+    with pytest.raises(SettingsError, match=next(iter(overrides))):
+        coded_findings(overrides)

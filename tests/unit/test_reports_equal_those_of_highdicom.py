@@ -1,0 +1,245 @@
+"""The tree is written straight into bytes; highdicom, which knows the templates, is the measure."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import highdicom as hd
+import pydicom
+from highdicom.sr import (
+    AlgorithmIdentification,
+    CodedConcept,
+    ContainerContentItem,
+    ContentSequence,
+    FindingSite,
+    ImageContentItem,
+    Measurement,
+    MeasurementsAndQualitativeEvaluations,
+    NumContentItem,
+    QualitativeEvaluation,
+    SourceImageForMeasurementGroup,
+    TextContentItem,
+    TrackingIdentifier,
+)
+
+from prescreen.dicom import codes, wording
+from prescreen.dicom.codes import FINDINGS, Concept
+from prescreen.dicom.groups import tracking
+from prescreen.dicom.report import measurement_report
+from prescreen.settings import Report
+from prescreen.study import Finding, FindingState, ImageResult, Network
+from tests import results
+
+Tree = tuple[Any, ...]
+
+
+def _hd(concept: Concept) -> CodedConcept:
+    return CodedConcept(*concept[:2], concept.meaning)
+
+
+def _tree(item: pydicom.Dataset) -> Tree:
+    """An item as plain values: relationship, type, name, value, template, children in order."""
+    value: Any = None
+    if item.ValueType == "NUM":
+        measured = item.MeasuredValueSequence[0]
+        unit = _code(measured.MeasurementUnitsCodeSequence[0])
+        value = (float(measured.NumericValue), unit)
+    elif item.ValueType == "CODE":
+        value = _code(item.ConceptCodeSequence[0])
+    elif item.ValueType == "IMAGE":
+        value = item.ReferencedSOPSequence[0].ReferencedSOPInstanceUID
+    else:
+        value = item.get("TextValue", item.get("UID"))
+    template = [t.TemplateIdentifier for t in item.get("ContentTemplateSequence", [])]
+    children = [_tree(child) for child in item.get("ContentSequence", [])]
+    name = _code(item.ConceptNameCodeSequence[0])
+    return (item.get("RelationshipType"), item.ValueType, name, value, template, children)
+
+
+def _code(item: pydicom.Dataset) -> tuple[str, str, str]:
+    return item.CodeValue, item.CodingSchemeDesignator, item.CodeMeaning
+
+
+def _comment(text: str) -> TextContentItem:
+    return TextContentItem(_hd(codes.COMMENT), text, relationship_type="CONTAINS")
+
+
+def _algorithm(network: Network, parameters: Sequence[str]) -> AlgorithmIdentification:
+    return AlgorithmIdentification(
+        network.name,
+        network.version,
+        parameters,
+        _hd(codes.ARTIFICIAL_INTELLIGENCE),
+        "prescreen",
+    )
+
+
+def _group(
+    source: pydicom.Dataset,
+    subject: str,
+    algorithm: AlgorithmIdentification,
+    comments: Iterable[str] = (),
+    **content: Any,
+) -> MeasurementsAndQualitativeEvaluations:
+    identifier, uid = tracking(source.SOPInstanceUID, subject)
+    group = MeasurementsAndQualitativeEvaluations(
+        TrackingIdentifier(uid=uid, identifier=identifier),
+        source_images=[SourceImageForMeasurementGroup.from_source_image(source)],
+        algorithm_id=algorithm,
+        **content,
+    )
+    items = group[0].ContentSequence
+    for comment in comments:
+        items.insert(len(items) - 1, _comment(comment))
+    return group
+
+
+def _evaluations(**said: Concept) -> list[QualitativeEvaluation]:
+    return [QualitativeEvaluation(_hd(getattr(codes, k)), _hd(v)) for k, v in said.items()]
+
+
+def _finding_group(
+    source: pydicom.Dataset, finding: Finding
+) -> MeasurementsAndQualitativeEvaluations:
+    coded, network = FINDINGS[finding.label], results.model().findings
+    operating_point = f"operating point {finding.threshold:.4f}"
+    algorithm = _algorithm(network, [*_parameters(), operating_point])
+    name = wording.name_of(finding.label)
+    if finding.state is FindingState.NOT_EVALUATED:
+        return _group(
+            source,
+            finding.label,
+            algorithm,
+            [f"Not evaluated: {name} (below release bar)."],
+            qualitative_evaluations=_evaluations(SUMMARY_OF_DETECTIONS=codes.NOT_ATTEMPTED),
+        )
+    flagged = finding.state is FindingState.FLAGGED
+    presence = {
+        FindingState.FLAGGED: codes.PRESENT,
+        FindingState.UNDETERMINED: codes.UNDETERMINED,
+        FindingState.NOT_FLAGGED: codes.NOT_FLAGGED,
+    }[finding.state]
+    certainty = (codes.CERTAINTY_OF_FINDING, round(finding.probability * 100, 1), codes.PERCENT)
+    output = (codes.ALGORITHM_OUTPUT, round(finding.probability, 4), codes.NO_UNITS)
+    measured, value, unit = certainty if flagged else output
+    undetermined = finding.state is FindingState.UNDETERMINED
+    return _group(
+        source,
+        finding.label,
+        algorithm,
+        [f"{name}: {wording.NETWORKS_DISAGREE}."] if undetermined else [],
+        finding_type=_hd(coded.concept) if flagged else None,
+        finding_sites=[FindingSite(_hd(coded.site))],
+        measurements=[Measurement(_hd(measured), value, _hd(unit))],
+        qualitative_evaluations=_evaluations(
+            LOOKED_FOR=coded.concept,
+            PRESENCE_OF_PROPERTY=presence,
+            SUMMARY_OF_DETECTIONS=codes.SUCCEEDED,
+        ),
+    )
+
+
+def _parameters() -> list[str]:
+    network = results.model().findings
+    weights = [f"weights sha256 {network.sha256}", f"preset {network.preset}"]
+    return [*weights, "threshold rule youden", "calibrated no"]
+
+
+def _ratio_group(source: pydicom.Dataset) -> MeasurementsAndQualitativeEvaluations:
+    network = results.model().lungs_heart
+    group = _group(
+        source,
+        "Cardiothoracic ratio",
+        _algorithm(network, [f"weights sha256 {network.sha256}"]),
+        finding_sites=[FindingSite(_hd(codes.HEART))],
+        measurements=[Measurement(_hd(codes.CARDIOTHORACIC_RATIO), 0.519, _hd(codes.RATIO))],
+    )
+    ratio = next(i for i in group[0].ContentSequence if i.ValueType == "NUM")
+    ratio.ContentSequence = [
+        NumContentItem(_hd(name), value, _hd(codes.PIXELS), relationship_type="INFERRED FROM")
+        for name, value in ((codes.CARDIAC_DIAMETER, 690.0), (codes.THORACIC_DIAMETER, 1330.0))
+    ]
+    return group
+
+
+def _image_library(source: pydicom.Dataset) -> ContainerContentItem:
+    """By hand: highdicom's needs a Patient Orientation and an Imager Pixel Spacing."""
+    image = ImageContentItem(
+        _hd(codes.SOURCE), source.SOPClassUID, source.SOPInstanceUID, relationship_type="CONTAINS"
+    )
+    context = {"relationship_type": "HAS ACQ CONTEXT"}
+    image.ContentSequence = [
+        hd.sr.CodeContentItem(_hd(codes.MODALITY), _hd(codes.MODALITIES["CR"]), **context),
+        NumContentItem(_hd(codes.PIXEL_DATA_ROWS), source.Rows, _hd(codes.PIXELS), **context),
+        NumContentItem(_hd(codes.PIXEL_DATA_COLUMNS), source.Columns, _hd(codes.PIXELS), **context),
+    ]
+    group = ContainerContentItem(_hd(codes.IMAGE_LIBRARY_GROUP), relationship_type="CONTAINS")
+    group.ContentSequence = [image]
+    library = ContainerContentItem(_hd(codes.IMAGE_LIBRARY), relationship_type="CONTAINS")
+    library.ContentSequence = [group]
+    return library
+
+
+def _reference(source: pydicom.Dataset, result: ImageResult) -> pydicom.Dataset:
+    network = results.model().findings
+    device = hd.sr.DeviceObserverIdentifyingAttributes(
+        network.device_uid, "prescreen", "prescreen", network.name
+    )
+    context = hd.sr.ObservationContext(
+        observer_device_context=hd.sr.ObserverContext(_hd(codes.DEVICE), device)
+    )
+    image = _group(
+        source,
+        "Image",
+        _algorithm(network, _parameters()),
+        [wording.summary(result), wording.calibration(False)],
+        qualitative_evaluations=_evaluations(SUMMARY_OF_DETECTIONS=codes.PARTIALLY_SUCCEEDED),
+    )
+    findings = [_finding_group(source, finding) for finding in result.findings]
+    report = hd.sr.MeasurementReport(
+        context, _hd(codes.CHEST_RADIOGRAPH), [image, *findings, _ratio_group(source)]
+    )
+    root: pydicom.Dataset = report[0]
+    measurements = len(root.ContentSequence) - 1
+    root.ContentSequence.insert(measurements, _image_library(source))
+    return root
+
+
+def _ours(source: pydicom.Dataset, result: ImageResult) -> bytes:
+    return measurement_report(
+        [source],
+        [result],
+        results.model(),
+        settings=Report(),
+        made=results.MADE,
+        series_instance_uid=results.SERIES_UID,
+        sop_instance_uid=results.SOP_UID,
+    )
+
+
+def test_the_tree_equals_the_one_highdicom_builds() -> None:
+    source = results.chest()
+    result = results.screened(source)
+    ours = pydicom.dcmread(io.BytesIO(_ours(source, result)))
+    assert _tree(ours) == _tree(_reference(source, result))
+
+
+def test_highdicom_reads_it_and_finds_the_groups() -> None:
+    source = results.chest()
+    read = hd.sr.srread(io.BytesIO(_ours(source, results.screened(source))))
+    assert isinstance(read.content, hd.sr.MeasurementReport)
+    groups = read.content.get_image_measurement_groups()
+    assert len(groups) == 1 + 14 + 1
+    found = {group.finding_type.meaning for group in groups if group.finding_type is not None}
+    assert found == {"Pneumothorax", "Pleural effusion"}
+    certainties = [g.get_measurements(_hd(codes.CERTAINTY_OF_FINDING)) for g in groups]
+    assert sorted(m.value for found in certainties for m in found) == [41.0, 87.1]
+
+
+def test_highdicom_reads_the_root_as_a_sequence() -> None:
+    source = results.chest()
+    ours = pydicom.dcmread(io.BytesIO(_ours(source, results.screened(source))))
+    report = hd.sr.MeasurementReport.from_sequence(ContentSequence.from_sequence([ours], True))
+    assert len(report.get_image_measurement_groups()) == 16
