@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import re
 import socket
@@ -9,6 +10,7 @@ import struct
 
 from pydicom.uid import UID
 from pynetdicom import AE, _config
+from pynetdicom.association import Association
 from pynetdicom.events import Event
 
 #: Ours, from a random UUID (PS3.5 B.2). It never changes: it stands in the file meta information of
@@ -63,6 +65,14 @@ def limit_blocking(event: Event, seconds: float) -> None:
     limit = struct.pack("ll", int(seconds), int(seconds % 1 * 1_000_000))
     connection.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, limit)
     connection.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, limit)
+
+
+def cut(association: Association) -> None:
+    """Shut the connection down under the association, whoever is blocked in it."""
+    connection = association.dul.socket
+    if connection is not None and connection.socket is not None:
+        with contextlib.suppress(OSError):  # closed already
+            connection.socket.shutdown(socket.SHUT_RDWR)
 
 
 def is_uid(value: str) -> bool:

@@ -44,6 +44,7 @@ from prescreen.dicom.entity import (
     IMPLEMENTATION_CLASS_UID,
     IMPLEMENTATION_VERSION_NAME,
     application_entity,
+    cut,
     is_uid,
     limit_blocking,
     printable,
@@ -79,9 +80,7 @@ TRANSFER_SYNTAXES: tuple[UID, ...] = (
     JPEG2000,
 )
 
-SUCCESS = 0x0000
-OUT_OF_RESOURCES = 0xA700
-CANNOT_UNDERSTAND = 0xC000
+SUCCESS, OUT_OF_RESOURCES, CANNOT_UNDERSTAND = 0x0000, 0xA700, 0xC000
 
 # What the peer reads in Error Comment (0000,0902): ours are fixed words, for the text of an error
 # may name paths, which are no peer's business.
@@ -92,11 +91,10 @@ _COMMENTS = {
     0xC000: "Data set cannot be understood or was not kept",
 }
 
+# Result, source and reason of a rejection (PS3.8 Table 9-21).
 _REJECTED_PERMANENT = 0x01
-_BY_SERVICE_USER = 0x01
-_BY_PRESENTATION = 0x03
-_CALLING_NOT_RECOGNISED = 0x03
-_CALLED_NOT_RECOGNISED = 0x07
+_BY_SERVICE_USER, _BY_PRESENTATION = 0x01, 0x03
+_CALLING_NOT_RECOGNISED, _CALLED_NOT_RECOGNISED = 0x03, 0x07
 
 
 class Receiver:
@@ -154,8 +152,7 @@ class Receiver:
         socketserver.BaseServer.shutdown(self._server)
         self._server.server_close()
         self._storing.wait_for_zero(grace)
-        for association in self._server.active_associations:
-            association.abort()
+        _end(self._server.active_associations)
         self._thread.join(grace)
         self._server = None
 
@@ -301,6 +298,16 @@ class Receiver:
                 left_out,
                 why,
             )
+
+
+def _end(associations: list[Association]) -> None:
+    """Abort them, and cut off those whose peer keeps us blocked in the middle of a PDU."""
+    for association in associations:
+        association.abort(block=False)
+    deadline = time.monotonic() + 1.0
+    for association in associations:
+        association.join(max(0.0, deadline - time.monotonic()))
+        cut(association)
 
 
 def _incoming(event: evt.Event) -> Incoming:

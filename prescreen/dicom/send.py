@@ -25,7 +25,7 @@ from pynetdicom.dsutils import split_dataset
 from pynetdicom.presentation import PresentationContext
 from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
 
-from prescreen.dicom.entity import application_entity, limit_blocking
+from prescreen.dicom.entity import application_entity, cut, limit_blocking
 from prescreen.dicom.verdict import Verdict, is_stored, judge, meaning
 from prescreen.errors import ContextRejected, PeerRefused, PeerUnavailable, StoreError
 from prescreen.settings import Destination
@@ -295,12 +295,8 @@ class Link:
         return "the association request was aborted, or the connection closed, by the peer"
 
     def _cut(self) -> None:
-        connection = None if self._association is None else self._association.dul.socket
-        if connection is not None and connection.socket is not None:
-            try:
-                connection.socket.shutdown(socket.SHUT_RDWR)
-            except OSError:
-                return  # closed already
+        if self._association is not None:
+            cut(self._association)
 
     def _dispose(self) -> None:
         association, self._association = self._association, None

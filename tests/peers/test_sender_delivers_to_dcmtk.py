@@ -67,7 +67,8 @@ def scp(
 
 
 def test_what_arrives_is_byte_for_byte_what_lies_on_the_disk(tmp_path: Path) -> None:
-    sent = write_radiograph(tmp_path / "a.dcm")
+    sent = tmp_path / "sent.dcm"  # with group lengths, which a decoder would lose
+    run("dcmconv", "+g", write_radiograph(tmp_path / "a.dcm"), sent)
     with storescp(tmp_path / "pacs") as pacs, Sender(destination(pacs.port), "NODE") as sender:
         assert sender.send(sent) == 0x0000
         [stored] = pacs.files
@@ -296,21 +297,39 @@ def test_a_port_that_says_nothing_is_unavailable_after_the_timeout() -> None:
 def test_a_peer_that_stops_reading_does_not_hold_the_sender(tmp_path: Path) -> None:
     """It takes the association, then reads nothing more: our writes block in the kernel."""
     sent = write_radiograph(tmp_path / "a.dcm", size=3000)  # more than the socket buffers hold
+    done = threading.Event()
 
-    def stop_reading(event: Any) -> None:
-        event.assoc.dul.kill_dul()
+    def accept_then_stop(listener: socket.socket) -> None:
+        connection, _ = listener.accept()
+        with connection:
+            connection.recv(65536)
+            connection.sendall(association_accept(ExplicitVRLittleEndian))
+            done.wait(30)
 
-    entity = AE("PACS")
-    entity.add_supported_context(ComputedRadiographyImageStorage, ExplicitVRLittleEndian)
-    server = entity.start_server(
-        ("127.0.0.1", 0), block=False, evt_handlers=[(evt.EVT_DIMSE_RECV, stop_reading),
-                                                     (evt.EVT_ESTABLISHED, stop_reading)]
-    )  # fmt: skip
-    assert server is not None
-    to = destination(server.server_address[1], dimse_timeout=1, network_timeout=30)
-    with Sender(to, "NODE") as sender, pytest.raises(PeerUnavailable):
-        sender.send(sent)
-    entity.shutdown()
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        peer = threading.Thread(target=accept_then_stop, args=[listener], daemon=True)
+        peer.start()
+        to = destination(listener.getsockname()[1], dimse_timeout=1, network_timeout=300)
+        with Sender(to, "NODE") as sender, pytest.raises(PeerUnavailable, match="within 1 s"):
+            sender.send(sent)
+        assert peer.is_alive()
+        done.set()
+        peer.join()
+
+
+def association_accept(syntax: str) -> bytes:
+    """An A-ASSOCIATE-AC that takes contexts 1 and 3, whatever was asked (PS3.8 9.3.3)."""
+
+    def item(kind: int, value: bytes) -> bytes:
+        return bytes([kind, 0]) + len(value).to_bytes(2, "big") + value
+
+    contexts = b"".join(
+        item(0x21, bytes([number, 0, 0, 0]) + item(0x40, syntax.encode())) for number in (1, 3)
+    )
+    user = item(0x50, item(0x51, (16384).to_bytes(4, "big")) + item(0x52, b"1.2.3"))
+    body = b"\0\1\0\0" + b"PACS".ljust(16) + b"NODE".ljust(16) + bytes(32)
+    body += item(0x10, b"1.2.840.10008.3.1.1.1") + contexts + user
+    return b"\2\0" + len(body).to_bytes(4, "big") + body
 
 
 def test_a_file_that_is_none_is_said_by_its_path(tmp_path: Path) -> None:
