@@ -104,6 +104,12 @@ class Attributes:
             integers = np.zeros(0, np.int64)
         return (np.atleast_1d(integers) & 0xFFFF).astype(np.uint16)
 
+    def content(self, keyword: str) -> bytes:
+        """The bytes of an OB or OW as they are, not copied; empty where there are none."""
+        element = self._element(keyword)
+        value = None if element is None else element.value
+        return value if isinstance(value, bytes) else b""
+
     def items(self, keyword: str) -> list[Attributes]:
         """The items of a sequence."""
         if keyword not in self._ds:
@@ -146,7 +152,10 @@ class Attributes:
         tag = tag_for_keyword(keyword)
         if tag is None or tag not in self._ds:
             return None
-        return self._ds.get_item(tag)
+        try:
+            return self._ds.get_item(tag)
+        except Exception:  # a VR that no standard knows: the element cannot be read
+            return None
 
     def _numerals(self, keyword: str) -> Sequence[str | int]:
         element = self._element(keyword)

@@ -16,6 +16,7 @@ import pydicom
 from pydicom import uid
 from pydicom.pixels.decoders.base import JPEGExtended12BitDecoder, get_decoder
 
+from prescreen.dicom.attributes import Attributes
 from prescreen.dicom.layout import Layout, check_code_stream, code_stream
 from prescreen.dicom.reasons import ImageReason
 from prescreen.errors import UnusableImage
@@ -72,13 +73,14 @@ def stored_pixels(ds: pydicom.Dataset, layout: Layout) -> Stored:
 
     Raises UnusableImage where they do not decode, or are colour that is more than grey.
     """
+    pixel_data = Attributes(ds).content("PixelData")
     if layout.samples_per_pixel == 3:
-        cells, layout = _grey_of_colour(ds, layout)
+        cells, layout = _grey_of_colour(pixel_data, layout)
     elif layout.encapsulated:
-        cells, layout = _decoded(ds.PixelData, layout)
+        cells, layout = _decoded(pixel_data, layout)
     else:
         count = layout.rows * layout.columns
-        cells = np.frombuffer(ds.PixelData, f"<u{layout.bits_allocated // 8}", count)
+        cells = np.frombuffer(pixel_data, f"<u{layout.bits_allocated // 8}", count)
         cells = cells.reshape(layout.rows, layout.columns)
     if cells.dtype.itemsize > 2:
         return _stored_32_bit(cells, layout)
@@ -112,11 +114,11 @@ def _decoded(pixel_data: bytes, layout: Layout) -> tuple[Cells, Layout]:
     return cells, replace(layout, high_bit=min(high_bit, 8 * array.dtype.itemsize - 1))
 
 
-def _grey_of_colour(ds: pydicom.Dataset, layout: Layout) -> tuple[Cells, Layout]:
+def _grey_of_colour(pixel_data: bytes, layout: Layout) -> tuple[Cells, Layout]:
     """The grey image that a colour one is, if its three channels are the same."""
     if layout.encapsulated:
-        check_code_stream(layout, code_stream(ds.PixelData))
-    channels = _as_array(ds.PixelData, layout, raw=False).astype(np.int16)
+        check_code_stream(layout, code_stream(pixel_data))
+    channels = _as_array(pixel_data, layout, raw=False).astype(np.int16)
     if np.ptp(channels, axis=2).max() > _NEAREST_GREY:
         raise UnusableImage(
             f"the image is colour ({layout.photometric_interpretation}): "

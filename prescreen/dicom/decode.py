@@ -22,7 +22,7 @@ import pebble
 import pydicom
 
 from prescreen.dicom.attributes import without_warnings
-from prescreen.dicom.header import unparsable
+from prescreen.dicom.header import parsed
 from prescreen.dicom.memory import Memories, Memory
 from prescreen.dicom.reasons import ImageReason
 from prescreen.dicom.render import Allocate, render
@@ -63,22 +63,11 @@ def read_image(
 
     Raises UnusableImage. Not for files from outside unless this process may be lost: see Decoder.
     """
+    ds = parsed(path, stop_before_pixels=False)
     with without_warnings():
-        ds = _parsed(path)
         radiograph = render(ds, max_megapixels=max_megapixels, allocate=allocate)
     del ds.PixelData
     return ds, radiograph
-
-
-def _parsed(path: Path) -> pydicom.Dataset:
-    try:
-        ds = pydicom.dcmread(path)
-        len(ds.file_meta)
-    except MemoryError:
-        raise
-    except Exception as error:  # pydicom raises what it likes, with values in the text
-        raise unparsable(error) from None
-    return ds
 
 
 def _start(memory_mb: int) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import re
+from io import BytesIO
 from pathlib import Path
 
 import pydicom
@@ -35,28 +36,33 @@ _UNITS = {"D": 1 / _DAYS_A_YEAR, "W": 7 / _DAYS_A_YEAR, "M": 1 / 12, "Y": 1.0}
 def read_header(path: Path) -> pydicom.Dataset:
     """All of a Part 10 file but its pixel data.
 
-    Raises UnusableImage (`unreadable`, `unparsable`): no such file, or not DICOM.
+    Raises UnusableImage (`unreadable`, `truncated`, `unparsable`): no such file, or not DICOM.
+    """
+    return parsed(path, stop_before_pixels=True)
+
+
+def parsed(path: Path, stop_before_pixels: bool) -> pydicom.Dataset:
+    """The data set of a Part 10 file; raises UnusableImage as `read_header` does.
+
+    Parsed from memory: a read beyond the end stops there, where a file would first make room for
+    the four gigabytes that a damaged length asks for.
     """
     try:
         with without_warnings():
-            ds = pydicom.dcmread(path, stop_before_pixels=True)
+            ds = pydicom.dcmread(BytesIO(path.read_bytes()), stop_before_pixels=stop_before_pixels)
+        ds.buffer = None  # or the data set would keep the whole file, and take it along in pickles
         len(ds.file_meta)
-    except OSError as error:
-        raise _unreadable(error) from None
+    except MemoryError:
+        raise
     except Exception as error:  # pydicom raises what it likes, with values in the text
-        raise unparsable(error) from None
+        raise _unparsable(error) from None
     return ds
 
 
-def _unreadable(error: OSError) -> UnusableImage:
-    why = error.strerror or type(error).__name__
-    return UnusableImage(f"the file cannot be read: {why}", ImageReason.UNREADABLE)
-
-
-def unparsable(error: Exception) -> UnusableImage:
+def _unparsable(error: Exception) -> UnusableImage:
     """pydicom's complaint without its text, in which values of the data set may stand."""
-    if isinstance(error, OSError):
-        return _unreadable(error)
+    if isinstance(error, OSError) and error.errno is not None:
+        return UnusableImage(f"the file cannot be read: {error.strerror}", ImageReason.UNREADABLE)
     if isinstance(error, EOFError):
         return UnusableImage(
             "the file is truncated: it ends within a data element; send it again",

@@ -64,7 +64,7 @@ def layout_of(ds: pydicom.Dataset, max_megapixels: float) -> Layout:
     meta = getattr(ds, "file_meta", None)
     uid = None if meta is None else Attributes(meta).text("TransferSyntaxUID")
     check_transfer_syntax(uid, _unsupported_transfer_syntax)
-    _check_kind(ds)
+    _check_kind(attributes, ds)
     _check_frames(attributes)
     rows, columns = _size(attributes, max_megapixels)
     photometric = _photometric(attributes)
@@ -82,7 +82,7 @@ def layout_of(ds: pydicom.Dataset, max_megapixels: float) -> Layout:
         planar_configuration=1 if attributes.integer("PlanarConfiguration") == 1 else 0,
     )
     if not layout.encapsulated:
-        _check_native_length(layout, len(ds.PixelData))
+        _check_native_length(layout, len(attributes.content("PixelData")))
     return layout
 
 
@@ -90,12 +90,12 @@ def _unsupported_transfer_syntax(message: str) -> UnusableImage:
     return UnusableImage(message, ImageReason.UNSUPPORTED_TRANSFER_SYNTAX)
 
 
-def _check_kind(ds: pydicom.Dataset) -> None:
+def _check_kind(attributes: Attributes, ds: pydicom.Dataset) -> None:
     if "FloatPixelData" in ds or "DoubleFloatPixelData" in ds:
         raise UnusableImage(
             "floating-point pixel data is no radiograph", ImageReason.UNSUPPORTED_PIXELS
         )
-    if "PixelData" not in ds or ds["PixelData"].is_empty:
+    if not attributes.content("PixelData"):
         raise UnusableImage(
             "the object has no Pixel Data (7FE0,0010): it is no image, or the file is cut short",
             ImageReason.NO_PIXEL_DATA,
