@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import datetime
+import io
+import os
 import re
-from io import BytesIO
 from pathlib import Path
 
 import pydicom
@@ -33,6 +34,17 @@ _DAYS_A_YEAR = 365.25
 _UNITS = {"D": 1 / _DAYS_A_YEAR, "W": 7 / _DAYS_A_YEAR, "M": 1 / 12, "Y": 1.0}
 
 
+class _Content(io.BufferedReader):
+    """A file that makes no room for more than its size, however much a damaged length asks for."""
+
+    def __init__(self, raw: io.FileIO) -> None:
+        super().__init__(raw)
+        self._size = os.fstat(raw.fileno()).st_size
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        return super().read(size if size is None else min(size, self._size))
+
+
 def read_header(path: Path) -> pydicom.Dataset:
     """All of a Part 10 file but its pixel data.
 
@@ -42,15 +54,11 @@ def read_header(path: Path) -> pydicom.Dataset:
 
 
 def parsed(path: Path, stop_before_pixels: bool) -> pydicom.Dataset:
-    """The data set of a Part 10 file; raises UnusableImage as `read_header` does.
-
-    Parsed from memory: a read beyond the end stops there, where a file would first make room for
-    the four gigabytes that a damaged length asks for.
-    """
+    """The data set of a Part 10 file; raises UnusableImage as `read_header` does."""
     try:
-        with without_warnings():
-            ds = pydicom.dcmread(BytesIO(path.read_bytes()), stop_before_pixels=stop_before_pixels)
-        ds.buffer = None  # or the data set would keep the whole file, and take it along in pickles
+        with _Content(path.open("rb", buffering=0)) as content, without_warnings():
+            ds = pydicom.dcmread(content, stop_before_pixels=stop_before_pixels)
+        ds.buffer = None  # or the data set would take the file along in pickles
         len(ds.file_meta)
     except MemoryError:
         raise

@@ -69,6 +69,18 @@ def test_poison_is_refused_and_the_next_image_is_read(
     assert np.array_equal(radiograph.pixels, render(data_set(ramp())).pixels)
 
 
+def test_a_damaged_length_asks_for_no_memory(decoder: Decoder, tmp_path: Path) -> None:
+    ds = data_set(ramp(), PatientComments="0123456789")
+    path = saved(tmp_path, ds)
+    whole = path.read_bytes()
+    start = whole.index(b"LT\x0a\x000123")
+    for damage in (b"UN\0\0\xf0\xff\xff\xff", b"OB\0\0\xf0\xff\xff\xff"):
+        path.write_bytes(whole[:start] + damage + whole[start + 4 :])
+        with pytest.raises(UnusableImage) as refusal:
+            decoder.read(path)
+        assert refusal.value.reason != ImageReason.DECODE_MEMORY
+
+
 def test_one_poison_among_many_is_the_only_one_lost(decoder: Decoder, tmp_path: Path) -> None:
     names = ["a", "b", "exit", "c", "d"]
     paths = [
