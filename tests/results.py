@@ -17,6 +17,7 @@ from prescreen.study import (
     Anatomy,
     Finding,
     FindingState,
+    Header,
     ImageResult,
     LabelFigures,
     Model,
@@ -109,3 +110,8 @@ def anatomy(side: int = 256) -> Anatomy:
     left, right = ellipse(0.5, 0.72, 0.36, 0.155), ellipse(0.5, 0.30, 0.36, 0.145)
     masks = np.stack([left & ~heart, right & ~heart, heart])
     return Anatomy(masks, (0.97, 0.96, 0.94))
+
+
+def chest_header() -> Header:
+    """The header of the real chest."""
+    return header_of(chest())

@@ -54,15 +54,14 @@ class Elements:
     def copy(self, source: pydicom.Dataset, keywords: Iterable[str]) -> None:
         """Take over text and sequences of text from a data set, byte for byte where it has bytes.
 
-        What is missing is left out; so is what no text can be.
+        What is missing or empty there is left out; so is what is no text.
         """
         terms = Attributes(source).encodings
         for keyword in keywords:
             tag, vr = _tag_and_vr(keyword)
-            if tag in source:
-                encoded = _copied(source, Tag(tag), vr, terms)
-                if encoded is not None:
-                    self._encoded[tag] = encoded
+            value = _copied(source, Tag(tag), vr, terms) if tag in source else None
+            if value:
+                self._encoded[tag] = _element(tag, vr, value)
 
     @property
     def by_tag(self) -> dict[int, bytes]:
@@ -118,16 +117,13 @@ def _value(keyword: str, vr: str, value: Value) -> bytes:
 def _copied(
     source: pydicom.Dataset, tag: BaseTag, vr: str, encodings: tuple[str, ...]
 ) -> bytes | None:
-    """The element as bytes, None where it cannot be one of text or holds too much."""
+    """The element's value as bytes, None where it cannot be one of text or is too long."""
     if vr == "SQ":
-        items = copied_items(source, keyword_for_tag(tag), encodings)
-        return _element(tag, "SQ", b"".join(items)) if items else None
+        return b"".join(copied_items(source, keyword_for_tag(tag), encodings))
     if vr not in _TEXT:
         return None
     value = _raw(source.get_item(tag), vr, encodings)
-    if vr not in _LONG and len(value) > 0xFFFE:
-        return None
-    return _element(tag, vr, value)
+    return None if vr not in _LONG and len(value) > 0xFFFE else value
 
 
 def copied_items(
@@ -148,7 +144,9 @@ def _copied_item(ds: pydicom.Dataset, encodings: tuple[str, ...]) -> bytes:
     parts = []
     for tag in sorted(ds.keys()):
         if not tag.is_private and dictionary_has_tag(tag):
-            parts.append(_copied(ds, tag, str(dictionary_VR(tag)), encodings) or b"")
+            vr = str(dictionary_VR(tag))
+            value = _copied(ds, tag, vr, encodings)
+            parts.append(b"" if value is None else _element(tag, vr, value))
     return b"".join(parts)
 
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import re
+from typing import cast
 
 import pytest
 from pydicom.sr._concepts_dict import concepts
@@ -10,11 +11,18 @@ from prescreen.dicom.codes import FINDINGS, Concept, Status, coded_findings
 from prescreen.errors import SettingsError
 from prescreen.study import LABELS
 
+#: pydicom's copy of PS3.16: scheme → keyword → code → (meaning, context groups)
+CONCEPTS = cast("dict[str, dict[str, dict[str, tuple[str, list[int]]]]]", concepts)
+
+
+def _entries(concept: Concept) -> list[tuple[str, list[int]]]:
+    """What the standard says under this code; some codes have more than one name."""
+    entries = CONCEPTS[concept.scheme].values()
+    return [entry[concept.value] for entry in entries if concept.value in entry]
+
 
 def _context_groups(concept: Concept) -> set[int]:
-    """The context groups of a concept in pydicom's copy of PS3.16, under any of its names."""
-    entries = concepts[concept.scheme].values()
-    return {cid for entry in entries if concept.value in entry for cid in entry[concept.value][1]}
+    return {cid for _, cids in _entries(concept) for cid in cids}
 
 
 def _all_concepts() -> list[Concept]:
@@ -40,8 +48,7 @@ def test_what_is_said_to_be_in_a_context_group_is(label: str) -> None:
 
 @pytest.mark.parametrize("concept", [c for c in _all_concepts() if c.scheme == "DCM"])
 def test_every_dcm_concept_is_in_the_dictionary_under_its_meaning(concept: Concept) -> None:
-    meanings = [v[concept.value][0] for v in concepts["DCM"].values() if concept.value in v]
-    assert concept.meaning in meanings
+    assert concept.meaning in [meaning for meaning, _ in _entries(concept)]
 
 
 @pytest.mark.parametrize(

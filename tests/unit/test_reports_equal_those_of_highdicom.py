@@ -157,10 +157,11 @@ def _ratio_group(source: pydicom.Dataset) -> MeasurementsAndQualitativeEvaluatio
         measurements=[Measurement(_hd(codes.CARDIOTHORACIC_RATIO), 0.519, _hd(codes.RATIO))],
     )
     ratio = next(i for i in group[0].ContentSequence if i.ValueType == "NUM")
-    ratio.ContentSequence = [
-        NumContentItem(_hd(name), value, _hd(codes.PIXELS), relationship_type="INFERRED FROM")
-        for name, value in ((codes.CARDIAC_DIAMETER, 690.0), (codes.THORACIC_DIAMETER, 1330.0))
-    ]
+    diameters = ((codes.CARDIAC_DIAMETER, 690.0), (codes.THORACIC_DIAMETER, 1330.0))
+    inferred = [NumContentItem(_hd(n), value, _hd(codes.PIXELS)) for n, value in diameters]
+    for item in inferred:
+        item.RelationshipType = "INFERRED FROM"
+    _give(ratio, *inferred)
     return group
 
 
@@ -169,17 +170,21 @@ def _image_library(source: pydicom.Dataset) -> ContainerContentItem:
     image = ImageContentItem(
         _hd(codes.SOURCE), source.SOPClassUID, source.SOPInstanceUID, relationship_type="CONTAINS"
     )
-    context = {"relationship_type": "HAS ACQ CONTEXT"}
-    image.ContentSequence = [
-        hd.sr.CodeContentItem(_hd(codes.MODALITY), _hd(codes.MODALITIES["CR"]), **context),
-        NumContentItem(_hd(codes.PIXEL_DATA_ROWS), source.Rows, _hd(codes.PIXELS), **context),
-        NumContentItem(_hd(codes.PIXEL_DATA_COLUMNS), source.Columns, _hd(codes.PIXELS), **context),
-    ]
+    sizes = ((codes.PIXEL_DATA_ROWS, source.Rows), (codes.PIXEL_DATA_COLUMNS, source.Columns))
+    modality = hd.sr.CodeContentItem(_hd(codes.MODALITY), _hd(codes.MODALITIES["CR"]))
+    described = [NumContentItem(_hd(n), size, _hd(codes.PIXELS)) for n, size in sizes]
+    for item in (modality, *described):
+        item.RelationshipType = "HAS ACQ CONTEXT"
+    _give(image, modality, *described)
     group = ContainerContentItem(_hd(codes.IMAGE_LIBRARY_GROUP), relationship_type="CONTAINS")
-    group.ContentSequence = [image]
+    _give(group, image)
     library = ContainerContentItem(_hd(codes.IMAGE_LIBRARY), relationship_type="CONTAINS")
-    library.ContentSequence = [group]
+    _give(library, group)
     return library
+
+
+def _give(parent: pydicom.Dataset, *children: pydicom.Dataset) -> None:
+    parent.ContentSequence = pydicom.Sequence(children)
 
 
 def _reference(source: pydicom.Dataset, result: ImageResult) -> pydicom.Dataset:

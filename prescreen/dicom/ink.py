@@ -1,0 +1,154 @@
+"""Ink on a page: text, lines and outlines drawn into an array of pixels.
+
+A page is uint8, (rows, columns, 3), RGB. The font is Aileron (CC0), which Pillow carries within
+itself; a text is rendered once and its mask kept.
+"""
+
+from __future__ import annotations
+
+import functools
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageDraw, ImageFilter, ImageFont
+
+from prescreen.study import BoolArray, FloatArray
+
+Page = npt.NDArray[np.uint8]
+Colour = tuple[int, int, int]
+
+#: Rows that are converted at a time: few enough to stay in the processor's cache.
+_BLOCK = 32
+#: Cells of the mask's grid added around it, so that smoothing has something to smooth into.
+_MARGIN = 3
+
+
+@functools.lru_cache(maxsize=64)
+def _font(size: int) -> ImageFont.FreeTypeFont:
+    font = ImageFont.load_default(size)
+    assert isinstance(font, ImageFont.FreeTypeFont), "Pillow is built without FreeType"
+    return font
+
+
+@functools.lru_cache(maxsize=1024)
+def _block(text: str, size: int, colour: Colour, ground: Colour, bold: bool) -> Page:
+    """The text on its ground, a box as high as the font."""
+    ink = _mask(text, size, bold)[:, :, None]
+    block = np.array(ground, np.uint16) * (256 - ink) + np.array(colour, np.uint16) * ink
+    return (block >> 8).astype(np.uint8)
+
+
+def _mask(text: str, size: int, bold: bool) -> npt.NDArray[np.uint16]:
+    """How much ink lies on each pixel, 0…256. Bold is drawn letter by letter, set further apart."""
+    font, stroke = _font(size), size / 36 if bold else 0.0
+    canvas = Image.new("L", (max(width_of(text, size, bold), 1), height_of(size)))
+    draw, x = ImageDraw.Draw(canvas), stroke
+    for part in text if bold else (text,):
+        draw.text((x, 0), part, fill=255, font=font, stroke_width=stroke)
+        x += font.getlength(part) + stroke
+    return np.asarray(canvas, np.uint16) * 257 // 255
+
+
+@functools.lru_cache(maxsize=1024)
+def width_of(text: str, size: int, bold: bool = False) -> int:
+    """Columns that the text takes."""
+    font = _font(size)
+    if not bold:
+        return int(font.getlength(text)) + 2
+    return int(sum(font.getlength(letter) + size / 36 for letter in text) + size / 18) + 2
+
+
+@functools.lru_cache(maxsize=64)
+def height_of(size: int) -> int:
+    """Rows that a line of this size takes."""
+    return sum(_font(size).getmetrics())
+
+
+def write(
+    page: Page,
+    x: int,
+    y: int,
+    text: str,
+    size: int,
+    colour: Colour,
+    *,
+    ground: Colour,
+    bold: bool = False,
+) -> int:
+    """Write with the upper left corner at (x, y), cut at the page's edge; the column after it.
+
+    `ground` is what the text stands on; it is painted over.
+    """
+    block = _block(text, size, colour, ground, bold)
+    under = page[y : y + block.shape[0], x : x + block.shape[1]]
+    under[:] = block[: under.shape[0], : under.shape[1]]
+    return x + int(block.shape[1])
+
+
+def wrapped(text: str, size: int, width: int) -> list[str]:
+    """The text in lines no wider than `width`, broken at blanks."""
+    lines = [""]
+    for word in text.split():
+        longer = f"{lines[-1]} {word}".strip()
+        if width_of(longer, size) <= width or not lines[-1]:
+            lines[-1] = longer
+        else:
+            lines.append(word)
+    return lines
+
+
+def fill(page: Page, x: int, y: int, width: int, height: int, colour: Colour) -> None:
+    """A filled rectangle."""
+    page[y : y + height, x : x + width] = colour
+
+
+def fitted(pixels: FloatArray, height: int, width: int) -> npt.NDArray[np.uint8]:
+    """The radiograph at the largest size that fits, its aspect kept; 0…1 becomes 0…255."""
+    rows, columns = pixels.shape
+    scale = min(height / rows, width / columns)
+    size = max(int(columns * scale), 1), max(int(rows * scale), 1)
+    grey = np.empty(pixels.shape, np.uint8)
+    for start in range(0, rows, _BLOCK):
+        block = slice(start, start + _BLOCK)
+        grey[block] = pixels[block] * np.float32(255)
+    image = Image.fromarray(grey)
+    return np.asarray(image.resize(size, Image.Resampling.BILINEAR, reducing_gap=1.0))
+
+
+def outline(area: Page, mask: BoolArray, colour: Colour, thickness: int) -> None:
+    """The border of `mask`, which spans the whole of `area`, as a line inside of it.
+
+    The mask's steps are smoothed away on its way to the size of the area.
+    """
+    occupied = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    if not occupied[0].size:
+        return
+    (top, bottom), (left, right) = ((int(o[0]), int(o[-1]) + 1) for o in occupied)
+    tall, wide = area.shape[0] / mask.shape[0], area.shape[1] / mask.shape[1]
+    padded = np.pad(mask[top:bottom, left:right], _MARGIN).astype(np.uint8) * 255
+    size = max(round(padded.shape[1] * wide), 1), max(round(padded.shape[0] * tall), 1)
+    smooth = Image.fromarray(padded).filter(ImageFilter.BoxBlur(1.5))
+    large = np.asarray(smooth.resize(size, Image.Resampling.BILINEAR)) > 127
+    rows, columns = np.nonzero(_border(large, thickness))
+    rows, columns = rows + round((top - _MARGIN) * tall), columns + round((left - _MARGIN) * wide)
+    inside = (rows >= 0) & (columns >= 0) & (rows < area.shape[0]) & (columns < area.shape[1])
+    area[rows[inside], columns[inside]] = colour
+
+
+def _border(mask: BoolArray, thickness: int) -> BoolArray:
+    """What of the mask is no further than `thickness` from what is outside of it."""
+    inner = mask.copy()
+    inner[thickness:] &= mask[:-thickness]
+    inner[:-thickness] &= mask[thickness:]
+    inner[:, thickness:] &= mask[:, :-thickness]
+    inner[:, :-thickness] &= mask[:, thickness:]
+    return mask & ~inner
+
+
+def measure(area: Page, row: int, first: int, last: int, colour: Colour, thickness: int) -> None:
+    """A horizontal line from column `first` to `last` with an upright at either end."""
+    arm = 5 * thickness
+    row = min(max(row, arm), area.shape[0] - arm - 1)
+    fill(area, first, row - thickness // 2, max(last - first, 1), thickness, colour)
+    for end in (first, last - thickness):
+        fill(area, max(end, 0), row - arm, thickness, 2 * arm, colour)

