@@ -1,0 +1,171 @@
+"""The spool: a file exists only when it is whole, and a full disk leaves nothing behind."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from prescreen.errors import OutOfResources, StoreError, UnusableImage
+from prescreen.store import spool as spool_module
+from prescreen.store.guard import Guard
+from prescreen.store.spool import Spool
+
+
+class Killed(BaseException):
+    """The process ended at a crash point."""
+
+
+def _killed_at(point: str) -> Any:
+    def crash(reached: str) -> None:
+        if reached == point:
+            raise Killed
+
+    return crash
+
+
+def _files(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.rglob("*") if path.is_file())
+
+
+def test_kept_file_is_what_came(tmp_path: Path) -> None:
+    kept = Spool(tmp_path).keep(b"DICM" * 1000)
+    assert kept.path.read_bytes() == b"DICM" * 1000
+    assert (kept.sha256, kept.size) == (hashlib.sha256(b"DICM" * 1000).hexdigest(), 4000)
+    assert kept.path.parent.parent == tmp_path / "spool" / "received"
+    assert kept.path.stat().st_mode & 0o007 == 0
+
+
+def test_process_that_ends_before_the_rename_leaves_an_unfinished_file(tmp_path: Path) -> None:
+    spool = Spool(tmp_path, _killed_at("keep.written"))
+    with pytest.raises(Killed):
+        spool.keep(b"x")
+    (left,) = _files(tmp_path / "spool")
+    assert left.name.endswith(".tmp")
+    swept = Spool(tmp_path).sweep(lambda path: None, min_age=0)
+    assert (swept.unfinished, swept.quarantined, _files(tmp_path / "spool")) == (1, 0, [])
+
+
+def test_process_that_ends_after_the_rename_leaves_an_orphan_to_set_aside(tmp_path: Path) -> None:
+    spool = Spool(tmp_path, _killed_at("keep.renamed"))
+    with pytest.raises(Killed):
+        spool.keep(b"x")
+    (left,) = _files(tmp_path / "spool")
+    assert left.suffix == ".dcm"
+    assert Spool(tmp_path).sweep(lambda path: None, min_age=0).quarantined == 1
+    aside, reason = _files(tmp_path / "spool" / "quarantine")
+    assert (aside.read_bytes(), reason.read_text()) == (b"x", "no_row\n")
+
+
+def test_sweep_leaves_young_and_known_files_and_removes_expired_ones(tmp_path: Path) -> None:
+    spool = Spool(tmp_path)
+    known, expired = spool.keep(b"1").path, spool.keep(b"2").path
+    assert spool.sweep(lambda path: None, min_age=60) == spool_module.Swept(0, 0, 0)
+    verdicts = {known: True, expired: False}
+    assert spool.sweep(verdicts.__getitem__, min_age=0) == spool_module.Swept(0, 1, 0)
+    assert (known.exists(), expired.exists()) == (True, False)
+
+
+@pytest.mark.parametrize("call", ["write", "fsync"])
+def test_full_disk_is_a_refusal_and_leaves_nothing(
+    call: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spool = Spool(tmp_path)
+
+    def full(*arguments: object) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(spool_module.os, call, full)
+        with pytest.raises(OutOfResources, match="free room") as caught:
+            spool.keep(b"x")
+    assert (caught.value.status, caught.value.retryable) == (0xA700, True)
+    assert _files(tmp_path / "spool") == []
+    assert spool.keep(b"x").path.exists()
+
+
+def test_short_writes_are_continued(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    spool = Spool(tmp_path)
+    real = os.write
+    monkeypatch.setattr(spool_module.os, "write", lambda fd, view: real(fd, view[:3]))
+    assert spool.keep(b"0123456789").path.read_bytes() == b"0123456789"
+
+
+def test_folder_that_cannot_be_written_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    blocked = tmp_path / "data"
+    blocked.write_text("a file")
+    with pytest.raises(StoreError, match=str(blocked)):
+        Spool(blocked)
+
+    def denied(*arguments: object, **more: object) -> None:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+    monkeypatch.setattr(Path, "touch", denied)
+    with pytest.raises(StoreError, match="make it a folder this user may write"):
+        Spool(tmp_path / "other")
+
+
+def test_results_appear_whole_and_never_change(tmp_path: Path) -> None:
+    spool = Spool(tmp_path)
+    first = spool.draft(7)
+    (first / "sr.dcm").write_bytes(b"first")
+    assert spool.results(7) is None
+    results = spool.publish(7, first)
+    assert (spool.results(7), first.exists()) == (results, False)
+    second = spool.draft(7)
+    (second / "sr.dcm").write_bytes(b"second")
+    assert spool.publish(7, second) == results
+    assert ((results / "sr.dcm").read_bytes(), second.exists()) == (b"first", False)
+
+
+@pytest.mark.parametrize(
+    ("point", "published"), [("report.before_rename", False), ("report.renamed", True)]
+)
+def test_process_that_ends_around_publishing(point: str, published: bool, tmp_path: Path) -> None:
+    spool = Spool(tmp_path, _killed_at(point))
+    draft = spool.draft(7)
+    (draft / "sr.dcm").write_bytes(b"x")
+    with pytest.raises(Killed):
+        spool.publish(7, draft)
+    after = Spool(tmp_path)
+    assert (after.results(7) is not None, draft.exists()) == (published, not published)
+    after.sweep(lambda path: True, min_age=0)
+    assert not draft.exists()
+    assert (after.results(7) is not None) == published
+
+
+def test_damaged_and_missing_files_are_told_apart(tmp_path: Path) -> None:
+    spool = Spool(tmp_path)
+    kept = spool.keep(b"x")
+    spool.verify(kept.path, kept.sha256)
+    kept.path.chmod(0o640)
+    kept.path.write_bytes(b"y")
+    with pytest.raises(UnusableImage) as damaged:
+        spool.verify(kept.path, kept.sha256)
+    spool.remove(kept.path)
+    spool.remove(kept.path)
+    with pytest.raises(UnusableImage) as missing:
+        spool.verify(kept.path, kept.sha256)
+    assert (damaged.value.reason, missing.value.reason) == ("file_damaged", "file_missing")
+
+
+@pytest.mark.parametrize("path", ["/etc/passwd", "spool/../x", "spool", "spool/received"])
+def test_nothing_outside_the_spool_is_removed(path: str, tmp_path: Path) -> None:
+    spool = Spool(tmp_path)
+    (tmp_path / "x").touch()
+    with pytest.raises(StoreError, match="is not a file of the spool"):
+        spool.remove(tmp_path / path)
+
+
+def test_a_role_is_held_by_one_process(tmp_path: Path) -> None:
+    with Guard(tmp_path, "receiver"):
+        Guard(tmp_path, "screener").close()
+        with pytest.raises(StoreError, match="another receiver is running"):
+            Guard(tmp_path, "receiver")
+    Guard(tmp_path, "receiver").close()
