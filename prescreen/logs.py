@@ -9,8 +9,10 @@ import structlog
 
 from prescreen.settings import Log
 
-#: The library's own lines name data sets and peers at length; only its warnings are ours to show.
-QUIET = ("pynetdicom", "pydicom", "PIL", "apscheduler", "alembic", "sqlalchemy", "highdicom")
+#: Libraries whose warnings are enough.
+QUIET = ("pynetdicom", "PIL", "apscheduler", "alembic", "sqlalchemy", "highdicom")
+#: Their warnings quote what stands in a data set, and so may name a patient.
+SILENT = ("pydicom",)
 
 
 def configure(settings: Log) -> None:
@@ -36,3 +38,5 @@ def configure(settings: Log) -> None:
     root.setLevel(settings.level.upper())
     for name in QUIET:
         logging.getLogger(name).setLevel(max(logging.WARNING, root.level))
+    for name in SILENT:
+        logging.getLogger(name).setLevel(logging.CRITICAL)
