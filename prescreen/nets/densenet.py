@@ -1,0 +1,161 @@
+"""Multi-scale attention, DenseNet-121 and masked feature weighting (paper, sections 1 and 2).
+
+One pass gives the 14 findings twice: from the features of lungs and heart alone, and from all of
+them. What the paper and its released code do differently is a switch; `PRESETS` names the
+combinations.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, NamedTuple, cast
+
+import torch
+import torchvision
+from torch import Tensor, nn
+from torch.nn import functional
+
+from prescreen.study import LABELS
+
+#: Side of the square input in pixels; the features are a 7 x 7 grid over it.
+INPUT_SIZE = 224
+CHANNELS = 1024
+#: With fewer cells of lung and heart than this (of 49) the mask is not believed.
+LEAST_CELLS = 8
+
+_MEAN = (0.485, 0.456, 0.406)
+_STD = (0.229, 0.224, 0.225)
+
+MaskMode = Literal["none", "hard", "soft"]
+PostAct = Literal["relu", "sigmoid", "none"]
+Pool = Literal["gap49", "masked_mean"]
+
+
+@dataclass(frozen=True)
+class Switches:
+    """How the network is put together.
+
+    `mask_mode`: `hard` keeps a cell of which lungs and heart cover at least half, `soft` weighs
+    each cell by the share covered. `pool`: `gap49` divides by all cells, kept or not, `masked_mean`
+    by the weight kept. `open_gate` starts the attention near 1 instead of 0.5, so that the
+    backbone first sees the radiograph at full contrast.
+    """
+
+    attention: bool = True
+    open_gate: bool = False
+    mask_mode: MaskMode = "hard"
+    post_act: PostAct = "relu"
+    pool: Pool = "gap49"
+
+
+PRESETS: dict[str, Switches] = {
+    "paper": Switches(),
+    "code": Switches(post_act="sigmoid"),
+    "without-masking": Switches(mask_mode="none"),
+}
+
+
+class MultiScaleAttention(nn.Module):
+    """A gate over the input picture from three scales of it (paper, section 1.1).
+
+    (N, 3, h, w) to the same, each pixel multiplied by its gate in 0…1. 1,008 parameters.
+    """
+
+    def __init__(self, open_gate: bool = False) -> None:
+        super().__init__()
+        self.near = nn.Conv2d(3, 3, 5, padding=2, bias=False)
+        self.wide = nn.Conv2d(3, 3, 9, padding=4, bias=False)
+        self.merge = nn.Conv2d(6, 1, 3, padding=1, bias=False)
+        self.offset = 4.0 if open_gate else 0.0
+
+    def gate(self, x: Tensor) -> Tensor:
+        """(N, 1, h, w), 0…1."""
+        scales = (x, self.near(x), self.wide(x))
+        pooled = [m for s in scales for m in (s.amax(1, keepdim=True), s.mean(1, keepdim=True))]
+        return torch.sigmoid(self.merge(torch.cat(pooled, dim=1)) + self.offset)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.gate(x)
+
+
+def attended(backbone: nn.Module, open_gate: bool = False) -> nn.Sequential:
+    """Any network that takes (N, 3, h, w), behind the multi-scale attention."""
+    return nn.Sequential(MultiScaleAttention(open_gate), backbone)
+
+
+def three_channels(pictures: Tensor) -> Tensor:
+    """(N, 1, h, w), 0…1 after `inputs.stretch`, to (N, 3, h, w) with ImageNet's mean and spread."""
+    mean = pictures.new_tensor(_MEAN).view(1, 3, 1, 1)
+    std = pictures.new_tensor(_STD).view(1, 3, 1, 1)
+    return (pictures - mean) / std
+
+
+def cell_weights(coverage: Tensor, grid: tuple[int, int], mode: MaskMode) -> Tensor:
+    """What each cell counts, (N, 1, *grid), from masks (N, 1, h, w) of 0…1 (paper, section 2.3)."""
+    share = functional.adaptive_avg_pool2d(coverage, grid)
+    if mode == "none":
+        return torch.ones_like(share)
+    return share if mode == "soft" else (share >= 0.5).to(share.dtype)
+
+
+def pooled(features: Tensor, weights: Tensor, pool: Pool) -> Tensor:
+    """(N, K) from features (N, K, h, w) and cell weights (N, 1, h, w).
+
+    `gap49` counts the zeros: its divisor is the number of cells whatever is kept.
+    """
+    total = (features * weights).sum(dim=(2, 3))
+    if pool == "gap49":
+        return total / (features.shape[2] * features.shape[3])
+    return total / weights.sum(dim=(2, 3)).clamp_min(1e-6)
+
+
+class Seen(NamedTuple):
+    """What one pass gives. Logits are (N, 14) in the order of LABELS."""
+
+    masked: Tensor
+    unmasked: Tensor
+    features: Tensor  # (N, 1024, h, w) after the activation, before any mask
+    coverage: Tensor  # (N, 1, h, w): share of each cell that lungs and heart cover
+    anatomy_found: Tensor  # (N,) bool: False where too few cells are kept to believe the mask
+
+
+class FindingsNet(nn.Module):
+    """DenseNet-121 behind multi-scale attention, with a masked and an unmasked head."""
+
+    def __init__(self, switches: Switches) -> None:
+        super().__init__()
+        self.switches = switches
+        self.attention = MultiScaleAttention(switches.open_gate) if switches.attention else None
+        self.backbone = torchvision.models.densenet121(weights=None).features
+        self.head = nn.Linear(CHANNELS, len(LABELS))
+        self.head_unmasked = nn.Linear(CHANNELS, len(LABELS))
+
+    def features(self, pictures: Tensor) -> Tensor:
+        """(N, 1024, s/32, s/32) from (N, 1, s, s), after the activation."""
+        x = three_channels(pictures)
+        if self.attention is not None:
+            x = self.attention(x)
+        x = cast(Tensor, self.backbone(x))
+        if self.switches.post_act == "none":
+            return x
+        return torch.relu(x) if self.switches.post_act == "relu" else torch.sigmoid(x)
+
+    def judge(self, features: Tensor, masks: Tensor) -> Seen:
+        """Both heads on given features; `masks` is (N, 1, h, w), lungs and heart together, 0…1."""
+        grid = (features.shape[2], features.shape[3])
+        coverage = functional.adaptive_avg_pool2d(masks, grid)
+        weights = cell_weights(masks, grid, self.switches.mask_mode)
+        least = LEAST_CELLS * grid[0] * grid[1] / 49.0
+        found = weights.sum(dim=(1, 2, 3)) >= least
+        weights = torch.where(found.view(-1, 1, 1, 1), weights, torch.ones_like(weights))
+        masked = self.head(pooled(features, weights, self.switches.pool))
+        unmasked = self.head_unmasked(features.mean(dim=(2, 3)))
+        return Seen(masked, unmasked, features, coverage, found)
+
+    def forward(self, pictures: Tensor, masks: Tensor) -> Seen:
+        return self.judge(self.features(pictures), masks)
+
+    def attention_maps(self, features: Tensor) -> Tensor:
+        """Where the unmasked head found what speaks for each label: (N, 14, h, w), at least 0."""
+        weight = self.head_unmasked.weight[:, :, None, None]
+        return functional.conv2d(features, weight).clamp_min(0.0)

@@ -1,0 +1,84 @@
+"""What a run keeps: one file, whole after every epoch, with the config that made it."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from torch import nn
+
+from train.data import DataError
+
+C = TypeVar("C")
+Log = list[dict[str, Any]]
+
+
+def arguments(config: type[C], doc: str | None) -> C:
+    """A config from the command line: one option a field, with the field's default."""
+    parser = argparse.ArgumentParser(
+        description=doc, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    for field in dataclasses.fields(config):  # type: ignore[arg-type]
+        name = f"--{field.name.replace('_', '-')}"
+        if isinstance(field.default, bool):
+            parser.add_argument(name, default=field.default, action=argparse.BooleanOptionalAction)
+        else:
+            kind: Any = type(field.default)
+            parser.add_argument(name, type=kind, default=field.default, help=f"{field.default!r}")
+    return config(**vars(parser.parse_args()))
+
+
+def read(path: Path) -> dict[str, Any]:
+    """A checkpoint; DataError where there is none. Only tensors and plain values are unpickled."""
+    if not path.is_file():
+        raise DataError(f"{path} is missing: name the last.pt of a finished run")
+    saved: dict[str, Any] = torch.load(path, weights_only=True, map_location="cpu")
+    return saved
+
+
+def save(
+    folder: Path,
+    config: object,
+    network: nn.Module,
+    average: nn.Module,
+    optimiser: torch.optim.Optimizer,
+    log: Log,
+) -> None:
+    """Write `last.pt`, replacing the one before in one step, and `log.json` beside it."""
+    state = {"network": network.state_dict(), "ema": average.state_dict()}
+    rest = {"optimiser": optimiser.state_dict(), "log": log, "epoch": len(log)}
+    saved = {**state, **rest, "config": dataclasses.asdict(config)}  # type: ignore[call-overload]
+    torch.save(saved, folder / "next.pt")
+    (folder / "next.pt").replace(folder / "last.pt")
+    (folder / "log.json").write_text(json.dumps(log, indent=1), encoding="utf-8")
+
+
+def resume(
+    folder: Path, network: nn.Module, average: nn.Module, optimiser: torch.optim.Optimizer
+) -> Log:
+    """Load `last.pt` into all three where there is one; the log says how many epochs are done."""
+    if not (folder / "last.pt").is_file():
+        average.load_state_dict(network.state_dict())
+        return []
+    saved = read(folder / "last.pt")
+    network.load_state_dict(saved["network"])
+    average.load_state_dict(saved["ema"])
+    optimiser.load_state_dict(saved["optimiser"])
+    log: Log = saved["log"]
+    return log
+
+
+@torch.no_grad()
+def follow(average: nn.Module, network: nn.Module, decay: float, step: int) -> None:
+    """Move the averaged weights and statistics towards the network's, faster at the start."""
+    decay = min(decay, (1 + step) / (10 + step))
+    pairs = zip(average.state_dict().values(), network.state_dict().values(), strict=True)
+    for ours, theirs in pairs:
+        if ours.dtype.is_floating_point:
+            ours.lerp_(theirs, 1.0 - decay)
+        else:
+            ours.copy_(theirs)

@@ -1,0 +1,177 @@
+"""Train the U-Net that draws lungs and heart. Read from top to bottom.
+
+    python -m train.lungs_heart                                  first round, on the drawn masks
+    python -m train.lungs_heart --teacher RUN/last.pt            second round: the first network's
+                                                                 masks on undrawn radiographs too
+
+The second round is what makes it hold on films from other hospitals: the student sees the
+teacher's masks under distortions, shadows and exposures that the teacher never had to bear.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from prescreen.nets import inputs, unet
+from train import augment, checkpoint, data
+
+# ---------------------------------------------------------------- config
+
+
+@dataclass(frozen=True)
+class Config:
+    run: str = "lungs_heart"
+    seed: int = 1
+    size: int = unet.INPUT_SIZE
+    held_out: float = 0.2  # share of the drawn radiographs that is never trained on
+    epochs: int = 60
+    batch: int = 16
+    learning_rate: float = 3e-3
+    weight_decay: float = 1e-4
+    bce_weight: float = 0.5  # beside the paper's Dice loss; makes the sigmoids mean something
+    ema: float = 0.99
+    teacher: str = ""  # checkpoint of the first round; empty in the first round
+    undrawn: int = 800  # radiographs without masks that the second round adds
+    threads: int = 0  # 0: as torch decides
+
+
+# ---------------------------------------------------------------- data
+
+
+def drawn_tensors(pictures: list[data.MaskedPicture]) -> tuple[Tensor, Tensor]:
+    """(N, 1, s, s) and (N, 3, s, s), both uint8 (masks 0 or 255)."""
+    pixels = np.stack([p.pixels for p in pictures])[:, None]
+    masks = np.stack([p.masks for p in pictures]).astype(np.uint8) * 255
+    return torch.from_numpy(pixels), torch.from_numpy(masks)
+
+
+def taught_tensors(config: Config) -> tuple[Tensor, Tensor]:
+    """Undrawn radiographs with the teacher's masks, where these look like lungs and a heart."""
+    listed = data.read_chestxray14(data.data_dir() / "chestxray14")
+    usable = [p for p in listed if p.official_split == "train_val"]
+    usable.sort(key=lambda p: data.share_of(p.path.name, config.seed))
+    teacher = unet.UNet().eval()
+    teacher.load_state_dict(checkpoint.read(Path(config.teacher))["ema"])
+    pixels, masks = [], []
+    for picture in usable[: config.undrawn]:
+        x = torch.from_numpy(data.read_picture(picture.path, config.size).copy())[None, None]
+        with torch.inference_mode():
+            drawn = torch.sigmoid(teacher(inputs.stretch(x / 255.0)))
+        if plausible(drawn[0]):
+            pixels.append(x)
+            masks.append((drawn * 255).round().to(torch.uint8))
+    print(f"teacher's masks kept for {len(pixels)} of {config.undrawn} radiographs", flush=True)
+    return torch.cat(pixels), torch.cat(masks)
+
+
+def plausible(drawn: Tensor) -> bool:
+    """Whether the sigmoids (3, s, s) are sure of themselves and cover what lungs and heart may."""
+    area = (drawn > 0.5).float().mean(dim=(1, 2))
+    sure = ((drawn - 0.5).abs() > 0.4).float().mean()
+    return bool(area[:2].min() > 0.03 and 0.02 < area[2] < 0.25 and sure > 0.93)
+
+
+def training_view(pixels: Tensor, masks: Tensor, g: torch.Generator) -> tuple[Tensor, Tensor]:
+    """A distorted batch as the network sees it, float32 0…1, with its masks likewise."""
+    n, size = pixels.shape[0], pixels.shape[-1]
+    grid = augment.random_grid(n, size, g)
+    border = bool(torch.rand(1, generator=g) < 0.5)
+    x = augment.warped(pixels / 255.0, grid, border)  # (n, 1, s, s)
+    y = augment.warped(masks / 255.0, grid)  # (n, 3, s, s)
+    x = augment.framed(augment.exposed(augment.clouded(x, g), g), g)
+    return inputs.stretch(x), y
+
+
+# ---------------------------------------------------------------- validation
+
+
+@torch.inference_mode()
+def validate(network: unet.UNet, pixels: Tensor, masks: Tensor) -> list[float]:
+    """Mean Dice per organ on undistorted pictures; lungs scored outside the drawn heart."""
+    scores = []
+    for x, y in zip(torch.split(pixels, 16), torch.split(masks, 16), strict=True):
+        truth = (y > 127).float()
+        drawn = (torch.sigmoid(network(inputs.stretch(x / 255.0))) > 0.5).float()
+        drawn[:, :2] *= 1 - truth[:, 2:]
+        scores.append(unet.dice(drawn, truth))
+    return [round(float(v), 4) for v in torch.cat(scores).mean(dim=0)]
+
+
+# ---------------------------------------------------------------- loop
+
+
+def main(config: Config) -> Path:
+    """Train and return the folder of the run; picks up where a killed run stopped."""
+    torch.manual_seed(config.seed)
+    if config.threads:
+        torch.set_num_threads(config.threads)
+    folder = data.runs_dir() / config.run
+    folder.mkdir(parents=True, exist_ok=True)
+    pixels, masks, weight, held_pixels, held_masks = tensors(config)
+
+    network = unet.UNet()
+    if config.teacher:  # the student goes on from what the teacher knows
+        network.load_state_dict(checkpoint.read(Path(config.teacher))["ema"])
+    network.to(memory_format=torch.channels_last)
+    average = unet.UNet().eval()
+    optimiser = torch.optim.AdamW(network.parameters(), weight_decay=config.weight_decay)
+    log = checkpoint.resume(folder, network, average, optimiser)
+    steps = max(1, int(weight.sum()) // config.batch)
+
+    for epoch in range(len(log), config.epochs):
+        g = torch.Generator().manual_seed(config.seed * 1000 + epoch)
+        began, total = time.monotonic(), 0.0
+        network.train()
+        for step in range(steps):
+            for group in optimiser.param_groups:
+                group["lr"] = rate_at(config, (epoch + step / steps) / config.epochs)
+            index = torch.multinomial(weight, config.batch, generator=g)
+            x, y = training_view(pixels[index], masks[index], g)
+            logits = network(x)  # (batch, 3, s, s)
+            sure = functional.binary_cross_entropy_with_logits(logits, y)
+            loss = unet.dice_loss(logits, y) + config.bce_weight * sure
+            optimiser.zero_grad()
+            loss.backward()  # type: ignore[no-untyped-call]
+            torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
+            optimiser.step()
+            checkpoint.follow(average, network, config.ema, epoch * steps + step)
+            total += float(loss.detach())
+        scores = validate(average, held_pixels, held_masks)
+        log.append({"epoch": epoch + 1, "loss": round(total / steps, 4), "dice": scores})
+        print(json.dumps(log[-1]), f"{time.monotonic() - began:.0f} s", flush=True)
+        checkpoint.save(folder, config, network, average, optimiser, log)
+    return folder
+
+
+def tensors(config: Config) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Pictures and masks to train on, how often each is drawn, and those held out."""
+    pictures = data.read_lungs_heart(data.data_dir() / "lungs_heart", config.size)
+    chosen = [p for p in pictures if data.share_of(p.name, config.seed) >= config.held_out]
+    held = [p for p in pictures if data.share_of(p.name, config.seed) < config.held_out]
+    print(f"{len(chosen)} drawn radiographs to train on, {len(held)} held out", flush=True)
+    pixels, masks = drawn_tensors(chosen)
+    weight = torch.ones(len(pixels))
+    if config.teacher:
+        more_pixels, more_masks = taught_tensors(config)
+        weight = torch.cat([weight, torch.full((len(more_pixels),), 0.35)])
+        pixels, masks = torch.cat([pixels, more_pixels]), torch.cat([masks, more_masks])
+    return pixels, masks, weight, *drawn_tensors(held)
+
+
+def rate_at(config: Config, done: float) -> float:
+    """The learning rate at a share `done` of the training: a short rise, then half a cosine."""
+    rise = min(1.0, done * 20 + 0.05)
+    return config.learning_rate * rise * 0.5 * (1 + math.cos(math.pi * done))
+
+
+if __name__ == "__main__":
+    print(main(checkpoint.arguments(Config, __doc__)))
