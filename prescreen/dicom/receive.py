@@ -49,6 +49,7 @@ from prescreen.dicom.entity import (
     limit_blocking,
     printable,
 )
+from prescreen.dicom.heap import give_back_freed, share_one_heap
 from prescreen.dicom.throttle import Count, Throttle
 from prescreen.errors import (
     CannotUnderstand,
@@ -135,6 +136,7 @@ class Receiver:
 
     def start(self) -> None:
         """Listen and return. SettingsError where host or port cannot be listened on."""
+        share_one_heap()
         self._server = self._listen(self._entity())
         self._thread = threading.Thread(
             target=self._server.serve_forever, name="receive", daemon=True
@@ -183,9 +185,8 @@ class Receiver:
         return entity
 
     def _listen(self, entity: AE) -> AssociationServer:
-        options: dict[str, Any] = {}
-        if self._request_handler is not None:
-            options["request_handler"] = self._request_handler
+        handler = self._request_handler
+        options: dict[str, Any] = {} if handler is None else {"request_handler": handler}
         try:
             return entity.make_server(
                 (self._settings.host, self._settings.port),
@@ -195,6 +196,7 @@ class Receiver:
                     (evt.EVT_REJECTED, self._was_rejected),
                     (evt.EVT_DIMSE_RECV, _abort_without_instance),
                     (evt.EVT_C_STORE, self._store),
+                    (evt.EVT_CONN_CLOSE, lambda event: give_back_freed()),
                 ],
                 server_class=self._server_class,
                 **options,
@@ -222,12 +224,9 @@ class Receiver:
             self._refuse(event.assoc, rule)
 
     def _refuse(self, association: Association, rule: str) -> None:
-        called_wrong = rule == "called_ae_title"
-        association.acse.send_reject(
-            _REJECTED_PERMANENT,
-            _BY_SERVICE_USER,
-            _CALLED_NOT_RECOGNISED if called_wrong else _CALLING_NOT_RECOGNISED,
-        )
+        called = rule == "called_ae_title"
+        reason = _CALLED_NOT_RECOGNISED if called else _CALLING_NOT_RECOGNISED
+        association.acse.send_reject(_REJECTED_PERMANENT, _BY_SERVICE_USER, reason)
         association.kill()  # returns when the rejection has left
         self._note_refusal(association, rule)
 

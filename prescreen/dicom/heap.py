@@ -1,0 +1,26 @@
+"""What a burst of images took from the system goes back to it.
+
+glibc gives each thread a heap of its own and keeps what is freed there: after 16 associations of
+10 MB a process stays at three times its size for ever. Where the C library is another, both
+functions do nothing.
+"""
+
+from __future__ import annotations
+
+import ctypes
+
+_M_ARENA_MAX = -8  # malloc.h
+
+
+def share_one_heap() -> None:
+    """Let threads started from now on share the first heap, the only one trimmed to its end."""
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        mallopt(_M_ARENA_MAX, 1)
+
+
+def give_back_freed() -> None:
+    """Return freed pages to the system; well under a millisecond."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)
