@@ -1,0 +1,169 @@
+"""The DICOM conformance statement, made from the code so that it cannot drift (PS3.2 Annex N).
+
+`python -m prescreen.conformance > docs/conformance.md`; a test holds the page to this.
+"""
+
+from __future__ import annotations
+
+import datetime
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+
+from pydicom.uid import UID
+from pynetdicom import AllStoragePresentationContexts
+
+from prescreen import __version__, gate
+from prescreen.dicom import capture, entity, report, verdict
+from prescreen.dicom.receive import TRANSFER_SYNTAXES
+from prescreen.dicom.send import UNCOMPRESSED
+from prescreen.pipeline import RADIOGRAPH_CLASSES
+from prescreen.settings import Settings
+
+_RECEIVED = (
+    (0x0000, "Success", "the object is durable, and accounted for in the audit log"),
+    (0x0117, "Invalid SOP Instance", "a UID is missing or malformed (PS3.5 9.1)"),
+    (0xA700, "Out of Resources", "no room above the watermark, or the database is locked"),
+    (0xA900, "Data Set does not match SOP Class", "the data set's UIDs differ from the command's"),
+    (0xC000, "Cannot Understand", "the data set does not parse, or the node could not keep it"),
+)
+_SENT = (0x0000, 0xB000, 0xB006, 0xB007, 0xA700, 0xA900, 0xC000, 0x0110, 0x0117, 0x0122, 0x0124)
+_EPOCH = datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC)
+_WHAT_FOLLOWS = {
+    verdict.Verdict.STORED: "the object is delivered",
+    verdict.Verdict.RETRY_SOON: "sent again with growing delay, for as long as it takes",
+    verdict.Verdict.RETRY_SLOWLY: "sent again slowly for 24 hours, then parked for a person",
+    verdict.Verdict.FALL_BACK: "a report is sent as Comprehensive SR; else parked for a person",
+    verdict.Verdict.PARK: "parked for a person",
+}
+
+
+def statement() -> str:
+    """The whole page as Markdown."""
+    return "\n".join(_lines()) + "\n"
+
+
+def _lines() -> Iterator[str]:
+    settings = Settings.model_construct()
+    yield "# DICOM conformance statement"
+    yield ""
+    yield "<!-- made by `python -m prescreen.conformance > docs/conformance.md` -->"
+    yield ""
+    yield f"prescreen {__version__}. Not a medical device; for research and evaluation."
+    yield ""
+    yield "One application entity, by default `PRESCREEN` on port"
+    yield f"{settings.receive.port}. Implementation Class UID"
+    yield f"`{entity.IMPLEMENTATION_CLASS_UID}`,"
+    yield f"version name `{entity.IMPLEMENTATION_VERSION_NAME}`."
+    yield from _never()
+    yield from _receiving(settings)
+    yield from _sending()
+    yield from _objects()
+    yield from _reasons()
+
+
+def _never() -> Iterator[str]:
+    yield from _section("What it never does")
+    yield "- It is never the only destination of a modality, and never offers storage commitment"
+    yield "  as a provider: what it keeps, it keeps for the retention time alone."
+    yield "- It never queries, moves or deletes anything in an archive."
+    yield "- It never changes an object it received, nor one it sent: another result is another"
+    yield "  object that names the one before."
+    yield "- It never marks a result as verified: VerificationFlag is UNVERIFIED."
+
+
+def _receiving(settings: Settings) -> Iterator[str]:
+    yield from _section("As SCP: Verification and Storage")
+    yield "Associations are taken from configured peers only: called AE title, calling AE title and"
+    yield "network must agree with one of them; a fresh configuration has none. At most"
+    yield f"{settings.receive.max_associations} associations at a time, PDUs of at most"
+    yield f"{settings.receive.max_pdu} bytes (both settings). No asynchronous operations, no user"
+    yield "identity, no extended negotiation. No TLS in this version."
+    yield ""
+    yield "Verification, and every storage SOP class below, in these transfer syntaxes:"
+    yield ""
+    yield from _table(
+        ("transfer syntax", "UID"), [(UID(uid).name, f"`{uid}`") for uid in TRANSFER_SYNTAXES]
+    )
+    yield ""
+    rows = [(f"0x{status:04X}", meaning, when) for status, meaning, when in _RECEIVED]
+    yield from _table(("C-STORE status", "meaning", "when"), rows)
+    yield ""
+    names = sorted(UID(uid).name for uid in RADIOGRAPH_CLASSES)
+    yield f"Screened where Modality is CR or DX: {', '.join(names)}."
+    yield "All others are kept for the retention time and audited as `instance.ignored`."
+    yield ""
+    yield "<details><summary>All storage SOP classes</summary>"
+    yield ""
+    classes = sorted(
+        (str(UID(str(c.abstract_syntax)).name), f"`{c.abstract_syntax}`")
+        for c in AllStoragePresentationContexts
+    )
+    yield from _table(("SOP class", "UID"), classes)
+    yield ""
+    yield "</details>"
+
+
+def _sending() -> Iterator[str]:
+    yield from _section("As SCU: Storage and Verification")
+    yield "Results are sent to configured destinations after `prescreen go-live`, over one"
+    yield "association for as many objects as are due. A repeated send is byte-identical."
+    yield ""
+    rows = [
+        (UID(uid).name, f"`{uid}`", " or ".join(UID(t).name for t in UNCOMPRESSED))
+        for uid in (
+            report.COMPREHENSIVE_3D_SR,
+            report.COMPREHENSIVE_SR,
+            capture.SECONDARY_CAPTURE,
+        )
+    ]
+    yield from _table(("SOP class", "UID", "transfer syntax"), rows)
+    yield ""
+    yield "Comprehensive SR is sent, under a UID of its own, where the peer rejects the context of"
+    yield "Comprehensive 3D SR, and never in addition to it."
+    yield ""
+    rows = [(f"0x{status:04X}", _WHAT_FOLLOWS[_verdict(status)]) for status in _SENT]
+    yield from _table(("C-STORE status of the peer", "what follows"), rows)
+
+
+def _verdict(status: int) -> verdict.Verdict:
+    return verdict.judge(status, None, _EPOCH)
+
+
+def _objects() -> Iterator[str]:
+    yield from _section("What is created")
+    yield "**Report:** Comprehensive 3D SR, root template TID 1500, one a study and cumulative:"
+    yield "TID 1001/1004 (device observer), TID 1204 (language), TID 1600/1601 (image library), a"
+    yield "TID 1501 measurement group for each image, for each finding and for the cardiothoracic"
+    yield "ratio, TID 4019 (algorithm identification). (121071, DCM, Finding) stands for flagged"
+    yield "findings only. Contributing Equipment (109102, DCM, Processing Equipment) has one item"
+    yield "for each network. Predecessor Documents names an earlier report with its purpose."
+    yield ""
+    yield "**Capture:** Secondary Capture, Modality OT, RGB, 8 bits, one for each image in scope;"
+    yield "ImageType DERIVED\\SECONDARY, ConversionType WSD, ContentQualification RESEARCH."
+    yield ""
+    yield "Both stand in the study of their source, in series of their own with high numbers. Our"
+    yield "own texts are ASCII; the patient's attributes are taken over with the source's Specific"
+    yield "Character Set. UIDs are made under 2.25 from random UUIDs (PS3.5 B.2)."
+
+
+def _reasons() -> Iterator[str]:
+    yield from _section("Why an image gets no findings")
+    rows = [(f"`{reason}`", meaning) for reason, meaning in gate.MEANINGS.items()]
+    yield from _table(("code", "meaning"), rows)
+
+
+def _section(title: str) -> Iterator[str]:
+    yield ""
+    yield f"## {title}"
+    yield ""
+
+
+def _table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterator[str]:
+    yield f"| {' | '.join(heads)} |"
+    yield "|" + "---|" * len(heads)
+    for row in rows:
+        yield f"| {' | '.join(row)} |"
+
+
+if __name__ == "__main__":
+    sys.stdout.write(statement())
