@@ -57,8 +57,8 @@ def capture(
     `result` is as the audience may see it; where it is not screened the page is a notice that
     says so and why, with the radiograph if there is one. `replaces` is when the capture of this
     image that this one replaces was made. Findings in `below_bar` are marked as evaluation only.
-    Native Explicit VR Little Endian: RLE would save two thirds of the bytes and cost four times
-    the processor time of all the rest.
+    Native Explicit VR Little Endian: RLE would halve the bytes and take four times the processor
+    time of all the rest.
     """
     local = local_time(source, made)
     before = None if replaces is None else local_time(source, replaces)

@@ -257,7 +257,7 @@ def _draw_findings(
 
 def _columns(grid: Grid) -> tuple[int, int, int, int]:
     """First columns of name, bar, state and sensitivity."""
-    return grid.panel + grid(14), grid.panel + grid(264), grid.panel + grid(500), grid.right
+    return grid.panel + grid(14), grid.panel + grid(300), grid.panel + grid(516), grid.right
 
 
 def _draw_heads(page: Page, grid: Grid, y: int) -> None:
@@ -316,7 +316,7 @@ def _row(
     colour = LOUD if loud else TEXT if shown else GREYED
     title = wording.name_of(label) + (" *" if marked and shown else "")
     _write(row, name, grid(1), title, grid(29), WHITE if loud else colour, ground, loud)
-    _write(row, says, grid(4), _STATES[state], grid(24), colour, ground, loud)
+    _write(row, says, grid(5), _STATES[state], grid(23), colour, ground, loud)
     if shown:
         ink.fill(row, bar, grid(9), _bar_length(grid), grid(18), TRACK)
         found = wording.sensitivity(sensitivity)

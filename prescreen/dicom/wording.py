@@ -70,7 +70,7 @@ REASONS = {
     "truncated": "the file ends too early",
     "unsupported_transfer_syntax": "this compression is not decoded",
     "no_pixel_data": "no pixels in the file",
-    "implausible_pixels": "its description contradicts itself",
+    "implausible_pixels": "the description of the pixels contradicts itself",
     "too_large": "more pixels than the node takes",
     "multi_frame": "more than one frame",
     "colour": "a colour picture",

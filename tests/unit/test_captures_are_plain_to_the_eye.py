@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from prescreen.dicom import ink, page
+from prescreen.dicom import ink, page, wording
 from prescreen.dicom.capture import Capture, capture, png
 from prescreen.settings import URGENCY, Report
 from prescreen.study import LABELS, Anatomy, FindingState, ImageResult, Radiograph
@@ -215,3 +215,30 @@ def test_no_colour_of_ours_is_a_shade_of_green() -> None:
 def test_png_holds_the_same_pixels() -> None:
     pixels = _capture().pixels
     assert np.array_equal(np.asarray(Image.open(io.BytesIO(png(pixels)))), pixels)
+
+
+@pytest.mark.parametrize("rows", [720, 1080, 2160])
+def test_no_text_of_a_row_runs_into_the_next(rows: int) -> None:
+    grid = page.Grid(rows)
+    name, bar, state, right = page._columns(grid)
+    for label in LABELS:
+        title = f"{wording.name_of(label)} *"
+        assert name + ink.width_of(title, grid(29), bold=True) <= bar
+    for said in page._STATES.values():
+        end = state + ink.width_of(said, grid(23), bold=True)
+        assert end <= right - ink.width_of("10 of 10", grid(22))
+
+
+def test_notes_and_foot_do_not_overlap_at_their_longest() -> None:
+    """All that may stand under the rows: between them and the foot some ground is left."""
+    source = results.chest()
+    states = dict.fromkeys(LABELS, FindingState.UNDETERMINED)
+    made = _capture(
+        results.screened(source, results.findings(states=states)),
+        replaces=results.MADE,
+        below_bar=frozenset(LABELS),
+    )
+    panel = made.pixels[:, page.Grid(1080).panel :]
+    empty = (panel == np.array(page.GROUND, np.uint8)).all(axis=(1, 2))
+    gaps = np.flatnonzero(np.diff(empty[780:1020].astype(int)) == 1)
+    assert gaps.size >= 6  # two notes, the ratio, what is never looked for, versions, time
