@@ -41,6 +41,9 @@ logger = logging.getLogger(__name__)
 
 ROLES = ("receive", "screen", "deliver")
 
+#: The exit status of a command whose settings or weights are wrong.
+EXIT_SETTINGS = 2
+
 #: Seconds a role is given to end by itself, and the longest pause before it is started again.
 GRACE = 30.0
 RESTART_CAP = 30.0
@@ -172,7 +175,8 @@ def deliver(
 def _deliverer(
     destination: Destination, sender: Sender, store: Store, crash: Callable[[str], None]
 ) -> Worker[Delivery]:
-    lease = 4 * destination.dimse_timeout + destination.acse_timeout
+    # renewed while a send lasts: short, so that what a killed process had in hand is due soon
+    lease = max(10.0, 2 * destination.acse_timeout)
     route = pipeline.Route(destination, store.outbox, sender, utc_now, crash)
     return Worker(
         partial(store.outbox.claim, destination.name, lease, 16),
@@ -184,7 +188,11 @@ def _deliverer(
 
 
 def _guard(settings: Settings, role: str) -> AbstractContextManager[Guard]:
-    settings.data_dir.mkdir(parents=True, exist_ok=True)
+    try:
+        settings.data_dir.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        text = f"{settings.data_dir}: {error.strerror}; make it a folder this user may write"
+        raise StoreError(text) from error
     return Guard(settings.data_dir, role)
 
 
@@ -247,7 +255,10 @@ class Supervisor:
                 self._started[role] = time.monotonic()
 
     def _note_death(self, role: str, status: int) -> None:
+        """What is wrong with settings or weights (status 2) no new start mends: end with it."""
         del self._running[role]
+        if status == EXIT_SETTINGS:
+            raise SettingsError(f"{role} cannot run with these settings; it says why above")
         lived = time.monotonic() - self._started[role]
         grown = min(RESTART_CAP, 2 * self._pause[role] or 1.0)
         self._pause[role] = 1.0 if lived > RESTART_CAP else grown

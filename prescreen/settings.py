@@ -92,7 +92,7 @@ class Screen(Section):
     quiet_period: float = Field(default=30, ge=0)
     quiet_cap: float = Field(default=600, ge=0)
     batch: int = Field(default=8, ge=1, le=64)
-    lease: float = Field(default=300, gt=0)
+    lease: float = Field(default=60, gt=0)
     max_attempts: int = Field(default=3, ge=1, le=20)
     device: Literal["auto", "cpu", "cuda"] = "auto"
     decode_workers: int = Field(default=1, ge=1, le=16)
