@@ -26,7 +26,6 @@ from sqlalchemy import Engine
 from prescreen import __version__, gate, pipeline
 from prescreen.dicom.send import Sender
 from prescreen.errors import SettingsError, StoreError
-from prescreen.housekeeping import Housekeeper
 from prescreen.settings import Destination, Settings
 from prescreen.store import audit
 from prescreen.store.database import open_database
@@ -292,6 +291,8 @@ def role_command(config: Path | None) -> Callable[[str], list[str]]:
 
 def supervise(settings: Settings, config: Path | None) -> None:
     """Run all roles and the housekeeping until SIGTERM or SIGINT."""
+    from prescreen.housekeeping import Housekeeper  # the roles need none of what it imports
+
     stop = threading.Event()
     stop_on_signals(stop.set)
     with _guard(settings, "serve"):
