@@ -79,14 +79,14 @@ class Spool:
             self._create()
 
     def _create(self) -> None:
-        shards = [self._received / f"{number:02x}" for number in range(256)]
-        for folder in (self._received, self._results, self._quarantine, self._draft, *shards):
+        folders = (self._received, self._results, self._quarantine, self._draft)
+        for folder in folders:
             folder.mkdir(mode=0o750, parents=True, exist_ok=True)
-        devices = {folder.stat().st_dev for folder in (self._draft, self._results, shards[0])}
+        devices = {folder.stat().st_dev for folder in folders}
         if len(devices) > 1:
             raise StoreError(f"{self.root}: its folders must lie on one file system")
         _probe(self._draft)
-        for folder in (self._received, self.root, self.data_dir):
+        for folder in (self.root, self.data_dir):
             _fsync_folder(folder)
 
     def keep(self, part10: bytes) -> Kept:
@@ -99,6 +99,9 @@ class Spool:
         folder = self._received / name[:2]
         temporary, path = folder / f".{name}.tmp", folder / f"{name}.dcm"
         with _mapped(folder):
+            if not folder.is_dir():
+                folder.mkdir(mode=0o750, exist_ok=True)
+                _fsync_folder(self._received)
             try:
                 _write_durably(temporary, part10)
                 self._crash("keep.written")

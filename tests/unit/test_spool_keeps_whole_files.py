@@ -80,7 +80,7 @@ def test_full_disk_is_a_refusal_and_leaves_nothing(
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     with monkeypatch.context() as patch:
-        patch.setattr(spool_module.os, call, full)
+        patch.setattr(os, call, full)
         with pytest.raises(OutOfResources, match="free room") as caught:
             spool.keep(b"x")
     assert (caught.value.status, caught.value.retryable) == (0xA700, True)
@@ -91,7 +91,7 @@ def test_full_disk_is_a_refusal_and_leaves_nothing(
 def test_short_writes_are_continued(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     spool = Spool(tmp_path)
     real = os.write
-    monkeypatch.setattr(spool_module.os, "write", lambda fd, view: real(fd, view[:3]))
+    monkeypatch.setattr(os, "write", lambda fd, view: real(fd, view[:3]))
     assert spool.keep(b"0123456789").path.read_bytes() == b"0123456789"
 
 
