@@ -20,6 +20,7 @@ from typer.core import TyperGroup
 from prescreen import __version__, logs, node
 from prescreen.errors import (
     DeliveryError,
+    NotThere,
     PrescreenError,
     SettingsError,
     StoreError,
@@ -32,7 +33,7 @@ from prescreen.store.destinations import Destinations
 from prescreen.store.queue import utc_now
 
 EXIT_WRONG = 1
-EXIT_SETTINGS = 2
+EXIT_SETTINGS = node.EXIT_SETTINGS
 EXIT_STORE = 3
 EXIT_PEER = 4
 
@@ -277,6 +278,8 @@ def _switch(
     hold: bool,
 ) -> None:
     settings = _settings(config)
+    if destination is not None and finding is not None:
+        raise SettingsError("--finding counts for every destination: give one of the two, not both")
     if destination is not None:
         settings.destination(destination)
     switches = Destinations(node.open_store(settings).engine)
@@ -367,6 +370,8 @@ def audit_verify(
 
     settings = _settings(config)
     store = node.open_store(settings)
+    if checkpoints is not None and not checkpoints.is_file():
+        raise SettingsError(f"--checkpoints {checkpoints}: cannot be read: there is no such file")
     path = checkpoints or settings.data_dir / housekeeping.CHECKPOINTS
     verdict = chain.verify(store.engine, housekeeping.read_checkpoints(path))
     if not verdict.whole:
@@ -397,6 +402,7 @@ def audit_export(
 _STATUS: tuple[tuple[type[PrescreenError], int], ...] = (
     (SettingsError, EXIT_SETTINGS),
     (WeightsError, EXIT_SETTINGS),
+    (NotThere, EXIT_SETTINGS),
     (StoreError, EXIT_STORE),
     (DeliveryError, EXIT_PEER),
 )

@@ -6,6 +6,7 @@
     ├── SettingsError              names key, value, rule
     ├── WeightsError               checksum or manifest
     ├── StoreError                 data directory, database or spool cannot be used
+    │   └── NotThere               a study, job or finding of that name is not known
     ├── Refusal                    an incoming instance that is not kept;   .status
     │   ├── CannotUnderstand  0xC000
     │   ├── DoesNotMatch      0xA900
@@ -41,6 +42,10 @@ class WeightsError(PrescreenError):
 
 class StoreError(PrescreenError):
     """The data directory, its database or its spool cannot be used as they are."""
+
+
+class NotThere(StoreError):
+    """What was asked for is not there. Correct the name; the text says where to look."""
 
 
 class Refusal(PrescreenError):

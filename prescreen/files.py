@@ -49,9 +49,9 @@ def screen(
     Raises SettingsError where `out` cannot be written, WeightsError where the weights cannot be
     used. A file that cannot be read is `not_screened` with a reason.
     """
+    _make(out)
     from prescreen.nets.screener import Screener
 
-    _make(out)
     device = None if settings.screen.device == "auto" else settings.screen.device
     screener = Screener(node.weights_dir(settings), device)
     limits = settings.screen

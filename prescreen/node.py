@@ -112,12 +112,13 @@ def screen(
     settings: Settings, stop: threading.Event, crash: Callable[[str], None] = _nothing
 ) -> None:
     """Screen what is due until `stop`. Only this role imports torch."""
-    from prescreen.dicom.image import Decoder
-    from prescreen.nets.screener import Screener
-
     with ExitStack() as stack:
         stack.enter_context(_guard(settings, "screen"))
         store = open_store(settings, crash)
+        # torch takes seconds to load: what is wrong so far has been said by now
+        from prescreen.dicom.image import Decoder
+        from prescreen.nets.screener import Screener
+
         limits = settings.screen
         decoder = stack.enter_context(
             Decoder(

@@ -9,7 +9,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Engine, delete, insert, select, update
 
-from prescreen.errors import StoreError
+from prescreen.errors import NotThere
 from prescreen.store import audit
 from prescreen.store import schema as t
 from prescreen.store.database import reading, writing
@@ -61,7 +61,7 @@ class Destinations:
         evaluated; rows of reports made before are no longer handed out.
         """
         if label not in LABELS:
-            raise StoreError(f"{label!r} is no finding: one of {', '.join(LABELS)}")
+            raise _no_finding(label)
         with writing(self._engine) as connection:
             now = self._clock()
             connection.execute(delete(t.finding_hold).where(t.finding_hold.c.label == label))
@@ -74,6 +74,8 @@ class Destinations:
 
     def release_finding(self, label: str, who: str, why: str) -> None:
         """Let jobs claimed from now on report the finding again."""
+        if label not in LABELS:
+            raise _no_finding(label)
         with writing(self._engine) as connection:
             connection.execute(delete(t.finding_hold).where(t.finding_hold.c.label == label))
             detail = {"finding": label, "who": who, "why": why}
@@ -97,6 +99,10 @@ class Destinations:
             _upsert(connection, name, {**switch, "who": who, "why": why, "at": now})
             detail = {"destination": name, "who": who, "why": why}
             audit.append(connection, kind, now, detail=detail)
+
+
+def _no_finding(label: str) -> NotThere:
+    return NotThere(f"{label!r} is no finding: one of {', '.join(LABELS)}")
 
 
 def _upsert(connection: Connection, name: str, values: Mapping[str, Any]) -> None:

@@ -26,7 +26,7 @@ from sqlalchemy import (
     update,
 )
 
-from prescreen.errors import LeaseLost, StoreError
+from prescreen.errors import LeaseLost, NotThere, StoreError
 from prescreen.store import audit, settlement
 from prescreen.store import schema as t
 from prescreen.store.database import data_dir, writing
@@ -174,7 +174,7 @@ class Outbox:
     ) -> int:
         """Send parked rows again, those of a number, a job or a destination; how many.
 
-        Raises StoreError where none of them is parked.
+        Raises NotThere where none of them is parked.
         """
         chosen = {"outbox_id": outbox_id, "job_id": job_id, "destination": destination}
         chosen = {name: value for name, value in chosen.items() if value is not None}
@@ -182,7 +182,9 @@ class Outbox:
             now = self._clock()
             rows = _unpark(connection, chosen, now)
             if not rows:
-                raise StoreError(f"nothing is parked under {chosen}; see `prescreen status`")
+                which = " and ".join(f"{name} {value}" for name, value in chosen.items())
+                text = f"nothing is parked{' for ' if which else ''}{which}; see `prescreen status`"
+                raise NotThere(text)
             for row in rows:
                 _unparked(connection, row, {"who": who, "why": why}, now)
             return len(rows)

@@ -28,7 +28,7 @@ from sqlalchemy import (
     update,
 )
 
-from prescreen.errors import LeaseLost, StoreError
+from prescreen.errors import LeaseLost, NotThere
 from prescreen.settings import Destination
 from prescreen.store import audit, rebuild, settlement
 from prescreen.store import schema as t
@@ -259,7 +259,7 @@ class Queue:
                 statement.select_from(joined).where(t.job.c.job_id == job_id)
             ).one_or_none()
             if row is None or row.outcome != Outcome.FAILED:
-                raise StoreError(f"job {job_id}: there is no failed job of that number")
+                raise NotThere(f"job {job_id}: there is no failed job of that number")
             detail = {"who": who, "why": why, "failed_job_id": job_id}
             now = self._clock()
             return rebuild.rebuild(connection, row.study_instance_uid, "retry", now, detail)
@@ -270,6 +270,12 @@ class Queue:
         with reading(self._engine) as connection:
             rows = connection.execute(statement.order_by(t.result_object.c.object_id))
             return tuple(_object(row) for row in rows)
+
+    def settled_at(self, job_id: int) -> datetime.datetime | None:
+        """When a job was settled, or None if it has not been."""
+        with reading(self._engine) as connection:
+            statement = select(t.job.c.settled_at).where(t.job.c.job_id == job_id)
+            return connection.scalar(statement)
 
     def versions(self, sop_instance_uid: str) -> tuple[Instance, ...]:
         """Every kept file under a SOP Instance UID, oldest first, to tell them apart."""
@@ -282,17 +288,18 @@ class Queue:
             return tuple(instance_of(row, self._data_dir) for row in rows)
 
 
+_EARLIER = t.job.alias("earlier")
 #: A lease given up.
 _FREE: dict[str, Any] = {"lease_token": None, "lease_until": None, "worker": None}
 
 
 def _claimable(now: datetime.datetime) -> ColumnElement[bool]:
     """Due, free or its lease run out, and no earlier job of the study still to be settled."""
-    job, earlier = t.job.c, t.job.alias("earlier")
+    job = t.job.c
     waits = exists().where(
-        earlier.c.study_id == job.study_id,
-        earlier.c.stage == Stage.SCREEN,
-        earlier.c.job_id < job.job_id,
+        _EARLIER.c.study_id == job.study_id,
+        _EARLIER.c.stage == Stage.SCREEN,
+        _EARLIER.c.job_id < job.job_id,
     )
     free = or_(job.lease_until.is_(None), job.lease_until <= now)
     return and_(job.stage == Stage.SCREEN, job.due_at <= now, free, ~waits)

@@ -10,7 +10,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Engine, func, select, text
 
-from prescreen.errors import StoreError
+from prescreen.errors import NotThere
 from prescreen.store import audit
 from prescreen.store import schema as t
 from prescreen.store.database import reading
@@ -130,7 +130,7 @@ def studies(engine: Engine, limit: int = 50) -> tuple[Mapping[str, Any], ...]:
 def show(engine: Engine, key: str) -> StudyRecord:
     """One study by Study Instance UID, accession number or job id, in this order.
 
-    Raises StoreError where there is none, or several under one accession number (it lists them).
+    Raises NotThere where there is none, or several under one accession number (it lists them).
     """
     with reading(engine) as connection:
         uid = _resolve(connection, key)
@@ -155,10 +155,10 @@ def _resolve(connection: Connection, key: str) -> str:
     for find in (_by_uid, _by_accession_number, _by_job):
         uids = find(connection, key)
         if len(uids) > 1:
-            raise StoreError(f"{key}: {len(uids)} studies have it: {', '.join(sorted(uids))}")
+            raise NotThere(f"{key}: {len(uids)} studies have it: {', '.join(sorted(uids))}")
         if uids:
             return uids[0]
-    raise StoreError(f"{key}: no study, accession number or job; see `prescreen audit list`")
+    raise NotThere(f"{key}: no study, accession number or job; see `prescreen audit list`")
 
 
 def _by_uid(connection: Connection, key: str) -> list[str]:

@@ -8,7 +8,7 @@ from typing import Any
 
 from sqlalchemy import Connection, and_, exists, insert, select, update
 
-from prescreen.errors import StoreError
+from prescreen.errors import NotThere
 from prescreen.store import arrival, audit, settlement
 from prescreen.store import schema as t
 from prescreen.study import Disposition, OutboxState, Priority
@@ -24,17 +24,17 @@ def rebuild(
     """A job, due now, over all images kept of a study; returns its id.
 
     An open job of the study is used for it. Rows of earlier jobs of which none was attempted are
-    cancelled. Raises StoreError where the study is unknown or its images are no longer kept.
+    cancelled. Raises NotThere where the study is unknown or its images are no longer kept.
     """
     columns = t.study.c
     study_id = connection.scalar(
         select(columns.study_id).where(columns.study_instance_uid == study_instance_uid)
     )
     if study_id is None:
-        raise StoreError(f"study {study_instance_uid}: is not known; see `prescreen audit list`")
+        raise NotThere(f"study {study_instance_uid}: is not known; see `prescreen audit list`")
     instance_ids = _screenable(connection, study_id)
     if not instance_ids:
-        raise StoreError(
+        raise NotThere(
             f"study {study_instance_uid}: its images are no longer kept; send them again"
         )
     job_id = _open_or_new(connection, study_id, study_instance_uid, cause, now, dict(detail))

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass, field
+from io import BytesIO
 from pathlib import Path
+from typing import IO, Any
 
 import pydicom
 from pydicom.data import get_testdata_file
 from pydicom.uid import UID
+from pynetdicom import AE, evt
 
 from prescreen import node
 from prescreen.dicom.receive import Receiver
@@ -21,6 +25,7 @@ from prescreen.dicom.send import Sender
 from prescreen.settings import Destination, Peer, Receive, Settings, load
 from prescreen.store import reader
 from prescreen.store.destinations import Destinations
+from prescreen.store.reader import StudyRecord
 from prescreen.study import Incoming, generate_uid
 from tests.peers.dcmtk import free_port
 
@@ -33,8 +38,8 @@ ae_title = "MODALITY"
 [[receive.peers]]
 ae_title = "ORTHANC"
 [screen]
-quiet_period = 0
-quiet_cap = 1
+quiet_period = {quiet_period}
+quiet_cap = 10
 lease = {lease}
 [scope]
 acquired_within_hours = 10000000
@@ -50,18 +55,25 @@ retry_first = 0.2
 retry_cap = 0.5
 [housekeeping]
 minimum_free_mb = 1
+{more}
 """
 
+#: pynetdicom drops a socket unclosed where a connection fails; the interpreter closes it.
+UNCLOSED = "ignore:unclosed <socket:ResourceWarning"
 
-def chest(folder: Path, name: str = "RG1_UNCR.dcm", **attributes: str) -> Path:
-    """A real chest radiograph as a study of its own, with attributes changed."""
+
+def chest(folder: Path, name: str = "RG1_UNCR.dcm", **attributes: Any) -> Path:
+    """A real chest radiograph as a study of its own, with attributes changed (None: left out)."""
     found = get_testdata_file(name, download=False)
     assert found is not None, "pydicom-data is not installed"
     ds = pydicom.dcmread(str(found))
     ds.StudyInstanceUID, ds.SeriesInstanceUID = generate_uid(), generate_uid()
     ds.SOPInstanceUID = UID(generate_uid())
     for keyword, value in attributes.items():
-        setattr(ds, keyword, value)
+        if value is None:
+            del ds[keyword]
+        else:
+            setattr(ds, keyword, value)
     ds.file_meta.MediaStorageSOPInstanceUID = ds.SOPInstanceUID
     path = folder / f"{ds.SOPInstanceUID}.dcm"
     ds.save_as(path)
@@ -85,6 +97,15 @@ class Pacs:
             found.setdefault(uid, set()).add(part10)
         return found
 
+    def of_study(self, study_instance_uid: str, sop_class_uid: str = "") -> list[pydicom.Dataset]:
+        """The objects of a study, of one class or of all, in the order in which they came."""
+        objects = [pydicom.dcmread(BytesIO(part10)) for _, _, part10 in list(self.received)]
+        return [
+            ds
+            for ds in objects
+            if ds.StudyInstanceUID == study_instance_uid and sop_class_uid in ("", ds.SOPClassUID)
+        ]
+
     def of_class(self, sop_class_uid: str) -> set[str]:
         """SOP Instance UIDs of one class."""
         return {uid for known, uid, _ in self.received if known == sop_class_uid}
@@ -97,14 +118,23 @@ class House:
     config: Path
     settings: Settings
     pacs: Pacs
+    _store: node.Store | None = None
 
     def store(self) -> node.Store:
-        return node.open_store(self.settings)
+        """The node's state, opened once."""
+        self._store = self._store or node.open_store(self.settings)
+        return self._store
 
-    def command(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+    def close(self) -> None:
+        """Let go of what `store` opened."""
+        if self._store is not None:
+            self._store.engine.dispose()
+
+    def command(self, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
         """Run `prescreen …` with this node's settings file."""
         return subprocess.run(
-            [sys.executable, "-m", "prescreen", *arguments, "--config", str(self.config)],
+            [sys.executable, "-m", "prescreen", *arguments],
+            env={**os.environ, "PRESCREEN_CONFIG": str(self.config), **environment},
             capture_output=True,
             text=True,
             timeout=120,
@@ -117,10 +147,10 @@ class House:
         return subprocess.Popen(command, cwd=Path(__file__).parents[2])
 
     @contextmanager
-    def role(self, role: str) -> Iterator[subprocess.Popen[bytes]]:
-        """A role as `serve --only` runs it."""
+    def role(self, role: str, log: IO[bytes] | None = None) -> Iterator[subprocess.Popen[bytes]]:
+        """A role as `serve --only` runs it; what it says goes to `log`."""
         command = [sys.executable, "-m", "prescreen", "serve", "--only", role]
-        process = subprocess.Popen([*command, "--config", str(self.config)])
+        process = subprocess.Popen([*command, "--config", str(self.config)], stderr=log)
         try:
             if role == "receive":
                 self.wait_for_door()
@@ -128,6 +158,12 @@ class House:
         finally:
             process.terminate()
             process.wait(60)
+
+    @contextmanager
+    def open(self, log: IO[bytes] | None = None) -> Iterator[House]:
+        """All three roles at work."""
+        with self.role("receive", log), self.role("screen", log), self.role("deliver", log):
+            yield self
 
     def wait_for_door(self) -> None:
         """Wait until the receiver listens."""
@@ -143,6 +179,30 @@ class House:
             dimse_timeout=10,
         )
         return Sender(door, "MODALITY")
+
+    def send(self, *paths: Path) -> list[int]:
+        """C-STORE files to the node over one association; the statuses."""
+        with self.sender() as sender:
+            return [sender.send(path) for path in paths]
+
+    def row(self, study_instance_uid: str) -> Mapping[str, Any]:
+        """What `v_study` says of one study."""
+        return reader.show(self.store().engine, study_instance_uid).study
+
+    def settled(self, study_instance_uid: str, jobs: int = 1) -> bool:
+        """Whether a study had so many jobs, the last of them done, and nothing is on its way."""
+        rows = reader.studies(self.store().engine, 1_000)
+        return any(
+            row["jobs"] == jobs and row["stage"] == "done" and row["pending"] == 0
+            for row in rows
+            if row["study_instance_uid"] == study_instance_uid
+        )
+
+    def answered(self, study_instance_uid: str, jobs: int = 1) -> StudyRecord:
+        """All that is known of a study, once it is settled."""
+        what = f"job {jobs} of the study is answered and delivered"
+        wait_until(lambda: self.settled(study_instance_uid, jobs), what)
+        return reader.show(self.store().engine, study_instance_uid)
 
     def done(self) -> bool:
         """Whether every study has been answered and everything was delivered."""
@@ -167,18 +227,65 @@ def wait_until(holds: Callable[[], bool], what: str, seconds: float = 90) -> Non
 
 
 @contextmanager
-def house(folder: Path, lease: float = 2, *, live: bool = True) -> Iterator[House]:
-    """A node with one destination and that destination listening; no role runs yet."""
+def house(
+    folder: Path,
+    lease: float = 2,
+    *,
+    live: bool = True,
+    quiet_period: float = 0,
+    more: str = "",
+    listens: bool = True,
+) -> Iterator[House]:
+    """A node with one destination and that destination listening; no role runs yet.
+
+    `more` is added to its settings. `listens` False: the destination is away.
+    """
     pacs, pacs_port = Pacs(), free_port()
     config = folder / "prescreen.toml"
     text = CONFIG.format(
-        data_dir=folder / "data", port=free_port(), pacs_port=pacs_port, lease=lease
+        data_dir=folder / "data",
+        port=free_port(),
+        pacs_port=pacs_port,
+        lease=lease,
+        quiet_period=quiet_period,
+        more=more,
     )
     config.write_text(text)
     settings = load(config)
     if live:
         engine = node.open_store(settings).engine
         Destinations(engine).go_live("pacs", "test", "test")
-    door = Receive(ae_title="PACS", port=pacs_port, peers=(Peer(ae_title="PRESCREEN"),))
+        engine.dispose()
+    home = House(config, settings, pacs)
+    with listening(pacs, pacs_port) if listens else nullcontext(), closing(home):
+        yield home
+
+
+@contextmanager
+def listening(pacs: Pacs, port: int) -> Iterator[None]:
+    """A PACS that accepts everything, on a port."""
+    door = Receive(ae_title="PACS", port=port, peers=(Peer(ae_title="PRESCREEN"),))
     with Receiver(door, pacs.keep, lambda kind, detail: None):
-        yield House(config, settings, pacs)
+        yield
+
+
+@contextmanager
+def choosy(pacs: Pacs, port: int, sop_classes: Sequence[str], status: int = 0) -> Iterator[None]:
+    """A PACS that accepts some SOP classes only, and answers each object with `status`."""
+    entity = AE("PACS")
+    for sop_class in sop_classes:
+        entity.add_supported_context(sop_class)
+
+    def store(event: evt.Event) -> int:
+        if status == 0:
+            request, part10 = event.request, event.encoded_dataset()
+            uids = str(request.AffectedSOPClassUID), str(request.AffectedSOPInstanceUID)
+            pacs.received.append((*uids, part10))
+        return status
+
+    handlers = [(evt.EVT_C_STORE, store)]
+    server = entity.start_server(("127.0.0.1", port), block=False, evt_handlers=handlers)
+    try:
+        yield
+    finally:
+        server.shutdown()
