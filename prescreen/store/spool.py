@@ -20,6 +20,7 @@ import shutil
 import time
 import uuid
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -75,6 +76,7 @@ class Spool:
         self._quarantine = self.root / "quarantine"
         self._draft = self.root / "draft"
         self._crash = crash
+        self._hashing = ThreadPoolExecutor(thread_name_prefix="sha256")
         with _mapped(self.data_dir):
             self._create()
 
@@ -98,6 +100,8 @@ class Spool:
         name = uuid.uuid4().hex
         folder = self._received / name[:2]
         temporary, path = folder / f".{name}.tmp", folder / f"{name}.dcm"
+        # the digest takes as long as the write, and both let other threads run
+        digest = self._hashing.submit(hashlib.sha256, part10)
         with _mapped(folder):
             if not folder.is_dir():
                 folder.mkdir(mode=0o750, exist_ok=True)
@@ -111,7 +115,7 @@ class Spool:
                 raise
             _fsync_folder(folder)
         self._crash("keep.renamed")
-        return Kept(path, hashlib.sha256(part10).hexdigest(), len(part10))
+        return Kept(path, digest.result().hexdigest(), len(part10))
 
     def draft(self, job_id: int) -> Path:
         """A new, empty folder in which the results of a job are written."""
