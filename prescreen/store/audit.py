@@ -26,6 +26,7 @@ from sqlalchemy import (
     Row,
     Select,
     String,
+    bindparam,
     insert,
     select,
     type_coerce,
@@ -40,6 +41,10 @@ from prescreen.study import Event
 GENESIS = "0" * 64
 _NAMES = tuple(column.name for column in t.event.columns)
 _HEAD = "audit.head"
+#: Built once: an event costs three statements, and a study ten events.
+_READ_HEAD = select(t.meta.c.value).where(t.meta.c.key == _HEAD)
+_MOVE_HEAD = update(t.meta).where(t.meta.c.key == _HEAD).values(value=bindparam("head"))
+_ADD_EVENT = insert(t.event)
 _KIND = re.compile(r"[a-z]+(?:_[a-z]+)*\.[a-z]+(?:_[a-z]+)*")
 #: Keys that would put patient data into the chain, where it could never be erased.
 _FORBIDDEN = frozenset(
@@ -107,7 +112,7 @@ def append(
     }
     aside = _set_aside(row, phi)
     row["hash"] = _hash(head.hash, row)
-    connection.execute(insert(t.event), row)
+    connection.execute(_ADD_EVENT, row)
     if aside is not None:
         connection.execute(insert(t.event_phi), aside)
     _move_head(connection, Checkpoint(row["event_id"], row["hash"]))
@@ -160,7 +165,7 @@ def _hash(previous: str, row: Mapping[Any, Any]) -> str:
 
 
 def _head(connection: Connection) -> Checkpoint:
-    value = connection.scalar(select(t.meta.c.value).where(t.meta.c.key == _HEAD))
+    value = connection.scalar(_READ_HEAD)
     if value is None:
         connection.execute(insert(t.meta), {"key": _HEAD, "value": f"0 {GENESIS}"})
         return Checkpoint(0, GENESIS)
@@ -169,14 +174,13 @@ def _head(connection: Connection) -> Checkpoint:
 
 
 def _move_head(connection: Connection, head: Checkpoint) -> None:
-    statement = update(t.meta).where(t.meta.c.key == _HEAD)
-    connection.execute(statement, {"value": f"{head.event_id} {head.hash}"})
+    connection.execute(_MOVE_HEAD, {"head": f"{head.event_id} {head.hash}"})
 
 
 def checkpoint(engine: Engine) -> Checkpoint:
     """The newest event and its hash, to be kept where the database's owner cannot write."""
     with reading(engine) as connection:
-        value = connection.scalar(select(t.meta.c.value).where(t.meta.c.key == _HEAD))
+        value = connection.scalar(_READ_HEAD)
     event_id, digest = str(value or f"0 {GENESIS}").split(" ")
     return Checkpoint(int(event_id), digest)
 
@@ -196,7 +200,7 @@ def verify(engine: Engine, checkpoints: Iterable[Checkpoint] = ()) -> Verdict:
             if problem is not None:
                 return Verdict(last, *problem)
             last, digest = row.event_id, row.hash
-        head = connection.scalar(select(t.meta.c.value).where(t.meta.c.key == _HEAD))
+        head = connection.scalar(_READ_HEAD)
     return _tail(last, digest, str(head or f"0 {GENESIS}"), remembered)
 
 
