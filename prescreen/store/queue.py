@@ -37,7 +37,6 @@ from prescreen.store.arrival import Arrival, arrive, instance_of
 from prescreen.store.database import data_dir, reading, writing
 from prescreen.store.spool import Kept
 from prescreen.study import (
-    Audience,
     Disposition,
     Identity,
     ImageResult,
@@ -269,7 +268,7 @@ class Queue:
         statement = select(t.result_object).where(t.result_object.c.job_id == job_id)
         with reading(self._engine) as connection:
             rows = connection.execute(statement.order_by(t.result_object.c.object_id))
-            return tuple(_object(row) for row in rows)
+            return tuple(settlement.object_of(row) for row in rows)
 
     def settled_at(self, job_id: int) -> datetime.datetime | None:
         """When a job was settled, or None if it has not been."""
@@ -390,19 +389,6 @@ def _instances(connection: Connection, folder: Path, job_id: int) -> tuple[Insta
     statement = _instance_rows().where(t.instance.c.instance_id.in_(of_job))
     rows = connection.execute(statement.order_by(t.instance.c.instance_id))
     return tuple(instance_of(row, folder) for row in rows)
-
-
-def _object(row: Row[Any]) -> ResultObject:
-    return ResultObject(
-        kind=row.kind,
-        audience=Audience(row.audience),
-        sop_class_uid=row.sop_class_uid,
-        sop_instance_uid=row.sop_instance_uid,
-        series_instance_uid=row.series_instance_uid,
-        file_name=row.file_name,
-        fallback_sop_instance_uid=row.fallback_sop_instance_uid,
-        source_sop_instance_uid=row.source_sop_instance_uid,
-    )
 
 
 __all__ = ["Answer", "Queue", "utc_now"]

@@ -236,3 +236,17 @@ def advance(
         audit.append(
             connection, "job.done", now, study_instance_uid=study_instance_uid, job_id=job_id
         )
+
+
+def object_of(row: Row[Any]) -> ResultObject:
+    """An object from its row, as it was given to `settle`."""
+    return ResultObject(
+        kind=row.kind,
+        audience=Audience(row.audience),
+        sop_class_uid=row.sop_class_uid,
+        sop_instance_uid=row.sop_instance_uid,
+        series_instance_uid=row.series_instance_uid,
+        file_name=row.file_name,
+        fallback_sop_instance_uid=row.fallback_sop_instance_uid,
+        source_sop_instance_uid=row.source_sop_instance_uid,
+    )
