@@ -135,7 +135,9 @@ def coarse(pixels: FloatArray) -> FloatArray:
     rows, columns = (_starts(n) for n in pixels.shape)
     if min(pixels.shape) < COARSE:
         return pixels[rows][:, columns].astype(np.float32)
-    sums = np.add.reduceat(np.add.reduceat(pixels, rows, axis=0), columns, axis=1)
+    # band by band: reduceat along the rows takes ten times as long
+    bands = np.stack([band.sum(axis=0) for band in np.split(pixels, rows[1:])])
+    sums = np.add.reduceat(bands, columns, axis=1)
     heights, widths = (
         np.diff(starts, append=n) for starts, n in zip((rows, columns), pixels.shape, strict=True)
     )
