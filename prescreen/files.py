@@ -30,7 +30,10 @@ BATCH = 16
 
 @dataclass(frozen=True)
 class File:
-    """One file to be screened: the path as it is named in the answer, and its tags if it parses."""
+    """One file to be screened: the path as it is named in the answer, and its tags.
+
+    `header` is None where it does not parse, or names no study and so belongs to no report.
+    """
 
     path: Path
     header: Header | None
@@ -86,9 +89,15 @@ def found(paths: Iterable[Path]) -> Iterator[File]:
         inside = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
         for file in inside:
             try:
-                yield File(file, header_of(read_header(file)))
+                header = header_of(read_header(file))
             except UnusableImage:
                 yield File(file, None)
+            else:
+                yield File(file, header if _has_its_uids(header) else None)
+
+
+def _has_its_uids(header: Header) -> bool:
+    return bool(header.study_instance_uid and header.sop_instance_uid)
 
 
 def studies(files: Iterable[File]) -> list[list[File]]:
@@ -146,7 +155,7 @@ def _in_batches(
 
 
 def _write_objects(images: Sequence[Image], model: Model, settings: Settings, out: Path) -> None:
-    readable = [image for image in images if image.source is not None]
+    readable = [i for i in images if i.source is not None and i.header and _has_its_uids(i.header)]
     outcome, _ = screening.outcome_of([image.result for image in readable])
     if not readable or outcome is Outcome.OUT_OF_SCOPE:
         return

@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from prescreen import gate, reporting, screening
+from prescreen.dicom.header import OWN_MODEL
 from prescreen.dicom.image import identify
 from prescreen.dicom.report import as_comprehensive_sr
 from prescreen.dicom.send import Sender, judge
@@ -101,6 +102,8 @@ def _require_match(incoming: Incoming, identity: Identity) -> None:
 
 
 def _not_for_screening(identity: Identity) -> str | None:
+    if identity.manufacturer_model_name.casefold() == OWN_MODEL:
+        return gate.Reason.OWN_RESULT
     if identity.sop_class_uid not in RADIOGRAPH_CLASSES:
         return gate.Reason.SOP_CLASS
     if identity.modality not in RADIOGRAPH_MODALITIES:
@@ -135,11 +138,7 @@ def screen(jobs: Sequence[Job], tools: Tools) -> None:
     them. One that was tried too often is given up with a notice. An error of ours that will not
     pass settles the job; any other puts it back with growing delay.
     """
-    fresh = [job for job in jobs if not _settled_from_results(job, tools)]
-    exhausted = [job for job in fresh if job.attempt > tools.settings.screen.max_attempts]
-    for job in exhausted:
-        _give_up(job, tools, "too_many_attempts", None)
-    work = [job for job in fresh if job not in exhausted]
+    work = [job for job in jobs if not _ended_without_screening(job, tools)]
     try:
         images = _screened(work, tools)
     except Exception as error:
@@ -150,11 +149,20 @@ def screen(jobs: Sequence[Job], tools: Tools) -> None:
         _reported(job, images[job.job_id], tools)
 
 
-def _settled_from_results(job: Job, tools: Tools) -> bool:
+def _ended_without_screening(job: Job, tools: Tools) -> bool:
+    """Settle what has its results already, and give up what was tried too often."""
     folder = tools.spool.results(job.job_id)
-    if folder is None:
-        return False
-    _settle(job, read_manifest(folder, job), tools)
+    try:
+        if folder is not None:
+            _settle(job, read_manifest(folder, job), tools)
+        elif job.attempt > tools.settings.screen.max_attempts:
+            _give_up(job, tools, "too_many_attempts", None)
+        else:
+            return False
+    except LeaseLost:
+        logger.warning("job %d: the lease was lost; another worker settles it", job.job_id)
+    except Exception as error:
+        _failed(job, tools, error)
     return True
 
 
@@ -199,15 +207,25 @@ def _failed(job: Job, tools: Tools, error: Exception) -> None:
     """Ours and final: a notice now. Anything else: again, later, with the traceback kept."""
     logger.error("job %d: attempt %d: %s", job.job_id, job.attempt, type(error).__name__)
     trace = "".join(traceback.format_exception(error))
-    if isinstance(error, PrescreenError) and not error.retryable:
-        _give_up(job, tools, "error", trace)
-    else:
-        tools.queue.retry(job, trace, delay=backoff(job.attempt, 5, 300), reason="error")
+    try:
+        if isinstance(error, PrescreenError) and not error.retryable:
+            _give_up(job, tools, "error", trace)
+        else:
+            tools.queue.retry(job, trace, delay=backoff(job.attempt, 5, 300), reason="error")
+    except LeaseLost:
+        logger.warning("job %d: the lease was lost; another worker settles it", job.job_id)
 
 
 def _give_up(job: Job, tools: Tools, reason: str, error: str | None) -> None:
+    """Settle as failed, with a notice; where not even that can be written, without."""
     images = [screening.given_up(instance, reason) for instance in job.instances]
-    _settle(job, reporting.write(job, images, tools.desk()), tools, error)
+    try:
+        results = reporting.write(job, images, tools.desk())
+    except Exception:
+        logger.exception("job %d: no notice could be written", job.job_id)
+        answers = tuple(image.answer for image in images)
+        results = Results(Outcome.FAILED, reason, answers, ())
+    _settle(job, results, tools, error)
 
 
 def backoff(attempt: int, first: float, cap: float) -> float:
@@ -256,8 +274,6 @@ def _send(delivery: Delivery, route: Route) -> None:
         content = delivery.path if not delivery.uses_fallback else _as_fallback(delivery)
         route.crash("deliver.before_send")
         status = route.sender.send(content)
-        route.crash("deliver.sent")
-        route.outbox.delivered(delivery, status)
     except ContextRejected as error:
         if delivery.fallback_sop_instance_uid is None or delivery.uses_fallback:
             route.outbox.park(delivery, str(error), error.status)
@@ -269,8 +285,10 @@ def _send(delivery: Delivery, route: Route) -> None:
         _refused(delivery, error, route)
         return
     except (StoreError, OSError) as error:
-        route.outbox.park(delivery, str(error))
+        route.outbox.park(delivery, f"the object cannot be read: {error}")
         return
+    route.crash("deliver.sent")
+    route.outbox.delivered(delivery, status)
     if delivery.attempt > 1:
         route.outbox.due_now(delivery.destination)
 

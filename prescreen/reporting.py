@@ -18,7 +18,7 @@ from prescreen.dicom import capture, report
 from prescreen.screening import Image
 from prescreen.settings import Report, Settings
 from prescreen.store.queue import Queue
-from prescreen.store.results import Results, write_manifest
+from prescreen.store.results import Results, read_manifest, write_manifest
 from prescreen.store.settlement import audience_of
 from prescreen.store.spool import Spool
 from prescreen.study import (
@@ -48,8 +48,11 @@ def write(job: Job, images: Sequence[Image], desk: Desk) -> Results:
     """Write the results of a job and publish them; durable on return, and final.
 
     A job of which nothing is in scope, or whose images were all seen before, has no objects and
-    no folder: its results are the answers alone.
+    no folder: its results are the answers alone. What an earlier attempt published stands.
     """
+    published = desk.spool.results(job.job_id)
+    if published is not None:
+        return read_manifest(published, job)
     answers = tuple(image.answer for image in images)
     told = [image for image in images if image.answer.result is not None]
     outcome, reason = screening.outcome_of([image.result for image in told or images])

@@ -434,6 +434,7 @@ class Identity:
     issuer_of_accession_number: str = ""
     study_date: str = ""
     requested_priority: str = ""
+    manufacturer_model_name: str = ""
 
 
 @dataclass(frozen=True)

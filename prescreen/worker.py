@@ -80,6 +80,8 @@ class Worker(Generic[Work]):
             self._handle(work)
         except LeaseLost:
             logger.warning("the lease was lost; another worker owns the work")
+        except StoreError:
+            logger.exception("the work could not be settled; it is due again when its lease ends")
         finally:
             done.set()
             renewal.join()

@@ -54,6 +54,7 @@ _TEXTS = {
     "accession_number": "AccessionNumber",
     "study_date": "StudyDate",
     "requested_priority": "RequestedProcedurePriority",
+    "manufacturer_model_name": "ManufacturerModelName",
 }
 _KEYWORDS = (
     "SpecificCharacterSet",
