@@ -42,6 +42,7 @@ from prescreen.study import (
     Incoming,
     Job,
     Model,
+    Outcome,
     Priority,
 )
 
