@@ -14,7 +14,7 @@ from pynetdicom import AllStoragePresentationContexts
 
 from prescreen import __version__, gate
 from prescreen.dicom import capture, entity, report, verdict
-from prescreen.dicom.receive import TRANSFER_SYNTAXES
+from prescreen.dicom.image import TRANSFER_SYNTAXES
 from prescreen.dicom.send import UNCOMPRESSED
 from prescreen.pipeline import RADIOGRAPH_CLASSES
 from prescreen.settings import Settings

@@ -13,6 +13,7 @@ from pydicom.filereader import read_dataset, read_preamble
 from pydicom.tag import BaseTag
 from pydicom.uid import (
     JPEG2000,
+    UID,
     DeflatedExplicitVRLittleEndian,
     ExplicitVRLittleEndian,
     ImplicitVRLittleEndian,
@@ -30,20 +31,21 @@ from prescreen.dicom.attributes import Attributes, without_warnings
 from prescreen.errors import CannotUnderstand, InvalidInstance
 from prescreen.study import Identity
 
-#: What is received and decoded. Not Deflated, which unpacks a small message to any size, and not
-#: big endian, which the standard retired.
-TRANSFER_SYNTAXES: tuple[str, ...] = (
-    ImplicitVRLittleEndian,
+#: What is received and decoded, in the order preferred where a peer offers several in one context.
+#: Not Deflated, which unpacks a small message to any size, and not big endian, which the standard
+#: retired.
+TRANSFER_SYNTAXES: tuple[UID, ...] = (
     ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+    JPEGLosslessSV1,
+    JPEGLossless,
+    JPEG2000Lossless,
+    JPEGLSLossless,
+    RLELossless,
     JPEGBaseline8Bit,
     JPEGExtended12Bit,
-    JPEGLossless,
-    JPEGLosslessSV1,
-    JPEGLSLossless,
     JPEGLSNearLossless,
-    JPEG2000Lossless,
     JPEG2000,
-    RLELossless,
 )
 
 _UID = re.compile(r"[0-9]+(\.[0-9]+)*")

@@ -18,20 +18,7 @@ from types import TracebackType
 from typing import Any
 
 from pydicom.dataset import Dataset
-from pydicom.uid import (
-    JPEG2000,
-    UID,
-    ExplicitVRLittleEndian,
-    ImplicitVRLittleEndian,
-    JPEG2000Lossless,
-    JPEGBaseline8Bit,
-    JPEGExtended12Bit,
-    JPEGLossless,
-    JPEGLosslessSV1,
-    JPEGLSLossless,
-    JPEGLSNearLossless,
-    RLELossless,
-)
+from pydicom.uid import UID
 from pynetdicom import AE, AllStoragePresentationContexts, evt
 from pynetdicom.association import Association
 from pynetdicom.dsutils import create_file_meta, encode_file_meta
@@ -50,6 +37,7 @@ from prescreen.dicom.entity import (
     printable,
 )
 from prescreen.dicom.heap import give_back_freed, share_one_heap
+from prescreen.dicom.identity import TRANSFER_SYNTAXES
 from prescreen.dicom.throttle import Count, Throttle
 from prescreen.errors import (
     CannotUnderstand,
@@ -64,22 +52,6 @@ Keep = Callable[[Incoming], None]
 Audit = Callable[[str, dict[str, Any]], None]
 
 logger = logging.getLogger(__name__)
-
-#: In the order in which they are preferred where a peer offers several in one context. Deflated is
-#: not among them (a bomb of 2 MB inflates to gigabytes), big endian is retired.
-TRANSFER_SYNTAXES: tuple[UID, ...] = (
-    ExplicitVRLittleEndian,
-    ImplicitVRLittleEndian,
-    JPEGLosslessSV1,
-    JPEGLossless,
-    JPEG2000Lossless,
-    JPEGLSLossless,
-    RLELossless,
-    JPEGBaseline8Bit,
-    JPEGExtended12Bit,
-    JPEGLSNearLossless,
-    JPEG2000,
-)
 
 SUCCESS, OUT_OF_RESOURCES, CANNOT_UNDERSTAND = 0x0000, 0xA700, 0xC000
 

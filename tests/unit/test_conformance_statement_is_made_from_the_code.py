@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from prescreen import conformance, gate
-from prescreen.dicom.receive import TRANSFER_SYNTAXES
+from prescreen.dicom.image import TRANSFER_SYNTAXES
 
 PAGE = Path(__file__).parents[2] / "docs" / "conformance.md"
 
