@@ -121,8 +121,8 @@ def _sending() -> Iterator[str]:
     yield "Comprehensive SR is sent, under a UID of its own, where the peer rejects the context of"
     yield "Comprehensive 3D SR, and never in addition to it."
     yield ""
-    rows = [(f"0x{status:04X}", _WHAT_FOLLOWS[_verdict(status)]) for status in _SENT]
-    yield from _table(("C-STORE status of the peer", "what follows"), rows)
+    answers = [(f"0x{status:04X}", _WHAT_FOLLOWS[_verdict(status)]) for status in _SENT]
+    yield from _table(("C-STORE status of the peer", "what follows"), answers)
 
 
 def _verdict(status: int) -> verdict.Verdict:

@@ -245,9 +245,7 @@ def _library_entry(result: ImageResult) -> bytes:
     for name, size in sizes:
         if size:
             described.append(number(HAS_ACQ_CONTEXT, name, size, codes.PIXELS, 0))
-    return image(
-        CONTAINS, codes.SOURCE, header.sop_class_uid, header.sop_instance_uid, described
-    )
+    return image(CONTAINS, codes.SOURCE, header.sop_class_uid, header.sop_instance_uid, described)
 
 
 def _imaging_measurements(
