@@ -9,6 +9,7 @@ from __future__ import annotations
 import datetime
 import json
 import logging
+import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -53,6 +54,7 @@ def screen(
     used. A file that cannot be read is `not_screened` with a reason.
     """
     _make(out)
+    node.let_waiting_threads_sleep(os.environ)
     from prescreen.nets.screener import Screener
 
     device = None if settings.screen.device == "auto" else settings.screen.device

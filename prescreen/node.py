@@ -14,7 +14,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, MutableMapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from functools import partial
@@ -78,6 +78,15 @@ def weights_dir(settings: Settings) -> Path:
     return inside if inside.is_dir() else here.parent / "weights"
 
 
+def let_waiting_threads_sleep(environment: MutableMapping[str, str]) -> None:
+    """Let OpenMP's threads sleep while they wait for each other; of use before torch is imported.
+
+    By default they spin. Where processes outnumber processors, a spinning thread keeps the one it
+    waits for from running: the networks then take many times the CPU, and of the time.
+    """
+    environment.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+
 # --- the three roles -------------------------------------------------------------------------
 
 
@@ -115,6 +124,7 @@ def screen(
     with ExitStack() as stack:
         stack.enter_context(_guard(settings, "screen"))
         store = open_store(settings, crash)
+        let_waiting_threads_sleep(os.environ)
         # torch takes seconds to load: what is wrong so far has been said by now
         from prescreen.dicom.image import Decoder
         from prescreen.nets.screener import Screener
