@@ -35,7 +35,7 @@ class Config:
     open_gate: bool = True  # the attention starts near 1
     held_out: float = 0.2  # share of the train_val patients that figures are taken from
     lungs_heart: str = ""  # checkpoint of the segmentation network
-    schedule: str = "distil:128x6,label:160x7,label:224x3"  # what:size x epochs
+    schedule: str = "distil:128x6,label:160x6,label:224x2"  # what:size x epochs
     batch: int = 16
     learning_rate: float = 1e-3  # while distilling
     label_rate: float = 3e-4  # of the backbone once labels join in
@@ -91,7 +91,8 @@ def grid_of(index: Tensor, view: Tensor, size: int) -> Tensor:
 def teach(config: Config, loader: Loader, folder: Path) -> np.memmap | None:
     """What the teacher sees in every view of every radiograph: float16 (n, views, c, g, g).
 
-    None where no part of the plan asks for it. Written once per run; its channels are principal components, half whitened.
+    None where no part of the plan asks for it. Written once per run; its channels are principal
+    components, half whitened.
     """
     if config.distil_weight == 0 and "distil" not in config.schedule:
         return None
@@ -266,7 +267,7 @@ def main(config: Config) -> Path:
         student.train()
         for step, (pixels, index) in enumerate(loader):
             for group in optimiser.param_groups:
-                group["lr"] = rate_at(config, plan, epoch + step / len(loader), group["role"])
+                group["lr"] = rate_at(config, epoch + step / len(loader), group["role"])
             view = torch.randint(config.views, (len(index),), generator=g)
             grid = grid_of(index, view, size)
             x = augment.exposed(augment.warped(pixels / 255.0, grid), g, strength=0.5)
@@ -295,12 +296,15 @@ def main(config: Config) -> Path:
     return folder
 
 
-def rate_at(config: Config, plan: list[tuple[str, int, int]], epoch: float, role: str) -> float:
-    """The learning rate of one parameter group: each part of the plan rises, then falls to 0."""
-    distilled = sum(what == "distil" for what, _, _ in plan)
-    labelled = epoch >= distilled
-    done = (epoch - distilled) / (len(plan) - distilled) if labelled else epoch / distilled
-    highest = config.label_rate if labelled else config.learning_rate
+def rate_at(config: Config, epoch: float, role: str) -> float:
+    """The learning rate of one parameter group: in each phase it rises, then falls to 0."""
+    what, done = "label", 1.0
+    for phase, _, epochs in phases(config.schedule):
+        if epoch < epochs:
+            what, done = phase, epoch / epochs
+            break
+        epoch -= epochs
+    highest = config.label_rate if what == "label" else config.learning_rate
     if role == "head":
         highest = config.head_rate
     return highest * min(1.0, done * 25 + 0.02) * 0.5 * (1 + math.cos(math.pi * done))

@@ -138,9 +138,8 @@ def test_a_schedule_that_is_none_is_refused_in_words() -> None:
         findings.phases("guess:1x1")
 
 
-def test_the_rate_rises_and_falls_once_for_each_part() -> None:
-    plan = findings.phases("distil:64x1,label:64x1")
-    config = findings.Config()
-    at = [findings.rate_at(config, plan, e, "backbone") for e in (0.0, 0.1, 0.99, 1.0, 1.1, 1.99)]
+def test_the_rate_rises_and_falls_once_for_each_phase() -> None:
+    config = findings.Config(schedule="distil:64x1,label:64x1")
+    at = [findings.rate_at(config, e, "backbone") for e in (0.0, 0.1, 0.99, 1.0, 1.1, 1.99)]
     assert at[0] < at[1] > at[2] and at[3] < at[4] > at[5]
     assert max(at[:3]) <= config.learning_rate and max(at[3:]) <= config.label_rate
