@@ -1,0 +1,55 @@
+"""What the kernel says of processes: CPU time with all threads and children, resident memory."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+_TICKS = os.sysconf("SC_CLK_TCK")
+_MIB = 1 << 20
+
+
+def cpu_ms(pid: int) -> float:
+    """CPU milliseconds, user and system, of one process.
+
+    All its threads count, those that ended too, and the children it has waited for; with the
+    grain of the kernel's clock tick (10 ms).
+    """
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return 1000 * sum(int(field) for field in fields[11:15]) / _TICKS
+
+
+def children(pid: int) -> list[int]:
+    """The living descendants of a process."""
+    found: list[int] = []
+    for listed in Path(f"/proc/{pid}/task").glob("*/children"):
+        for child in map(int, listed.read_text().split()):
+            found += [child, *children(child)]
+    return found
+
+
+def children_cpu_ms(pid: int) -> float:
+    """CPU milliseconds of the living descendants."""
+    return sum(cpu_ms(child) for child in children(pid))
+
+
+def resident_mib(pid: int) -> float:
+    """Resident memory, shared libraries included."""
+    return _status(pid, "VmRSS")
+
+
+def highest_resident_mib(pid: int) -> float:
+    """The highest resident memory since `forget_highest`, or since the start."""
+    return _status(pid, "VmHWM")
+
+
+def forget_highest(pid: int) -> None:
+    """Begin to look for the highest resident memory anew."""
+    Path(f"/proc/{pid}/clear_refs").write_text("5")
+
+
+def _status(pid: int, key: str) -> float:
+    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+        if line.startswith(f"{key}:"):
+            return int(line.split()[1]) * 1024 / _MIB
+    raise ValueError(f"process {pid} has no {key}")

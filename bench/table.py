@@ -1,0 +1,69 @@
+"""The table for people: each bar with its figure, then the stages."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+
+def printed(found: Mapping[str, Any], console: Console) -> None:
+    """Print the bars, and what lies behind them."""
+    console.print(_bars(found["bars"]))
+    console.print(_stages("CPU a study, uncompressed CR of 4 megapixels", found["end_to_end"]))
+    console.print(_compressed(found["end_to_end"]["compressed"]))
+    console.print(_stages("Latency of one study on an idle node", found["latency"]))
+    console.print(_beside(found))
+
+
+def _bars(bars: list[Mapping[str, Any]]) -> Table:
+    table = Table("bar", "figure", "asked", "", title="prescreen bench")
+    for bar in bars:
+        sign = "≥" if bar["at_least"] else "≤"
+        word = "met" if bar["met"] else "not met"
+        table.add_row(
+            bar["name"], f"{bar['value']:.4g} {bar['unit']}", f"{sign} {bar['bar']:g}", word
+        )
+    return table
+
+
+def _stages(title: str, part: Mapping[str, Any]) -> Table:
+    table = Table("stage", "ms", title=title)
+    for stage, spent in part["stages_ms"].items():
+        table.add_row(stage, f"{spent:.1f}")
+    table.add_section()
+    for name in ("own_ms", "networks_ms", "bare_networks_ms", "total_ms", "acknowledged_ms"):
+        if name in part:
+            table.add_row(name.removesuffix("_ms").replace("_", " "), f"{part[name]:.1f}")
+    return table
+
+
+def _compressed(codings: Mapping[str, Mapping[str, float]]) -> Table:
+    table = Table(
+        "coding", "MB", "open and decode ms", "all own ms", title="Compressed, CPU a study"
+    )
+    for name, one in codings.items():
+        cells = (one["megabytes"], one["open_and_decode_ms"], one["own_ms"])
+        table.add_row(name, *(f"{cell:.1f}" for cell in cells))
+    return table
+
+
+def _beside(found: Mapping[str, Any]) -> Table:
+    receive, end, memory = found["receive"], found["end_to_end"], found["memory"]
+    rows = {
+        "node, durable, MB/s": receive["node_mb_s"],
+        "storescp, not durable, MB/s": receive["storescp_mb_s"],
+        "node, CPU ms a 10 MB instance": receive["cpu_ms_each"]["node"],
+        "storescp, CPU ms a 10 MB instance": receive["cpu_ms_each"]["storescp"],
+        "sender's own CPU, share of the time": max(receive["sender_busy"].values()),
+        "studies a minute, end to end": end["studies_a_minute"],
+        "images a minute, bare networks": end["bare_networks_a_minute"],
+        "receiver's highest memory, MiB": memory["highest_mib"],
+        "bytes in flight, MiB": memory["in_flight_mib"],
+    }
+    table = Table("beside", "", title="Beside")
+    for name, value in rows.items():
+        table.add_row(name, f"{value:.4g}")
+    return table

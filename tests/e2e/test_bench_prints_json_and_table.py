@@ -1,0 +1,72 @@
+"""`python -m bench --quick` runs, prints its table, writes every figure; none is judged."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, dict[str, object]]:
+    target = tmp_path_factory.mktemp("bench") / "bench.json"
+    done = subprocess.run(
+        [sys.executable, "-m", "bench", "--quick", "--json", str(target)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout, json.loads(target.read_text())
+
+
+def test_every_bar_has_a_figure(run: tuple[str, dict[str, object]]) -> None:
+    table, found = run
+    bars = found["bars"]
+    assert isinstance(bars, list)
+    assert [bar["bar"] for bar in bars] == [0.9, 60.0, 120.0, 3.0]
+    for bar in bars:
+        holds = bar["value"] >= bar["bar"] if bar["at_least"] else bar["value"] <= bar["bar"]
+        assert bar["met"] <= holds  # "met" is never said of what is not
+        assert bar["value"] > 0
+    assert "met" in table
+
+
+def test_the_cost_is_split_by_stage(run: tuple[str, dict[str, object]]) -> None:
+    end = run[1]["end_to_end"]
+    assert isinstance(end, dict)
+    assert list(end["stages_ms"]) == [
+        "receive and keep",
+        "claim and loop",
+        "open and decode",
+        "look (gate)",
+        "input preparation",
+        "anatomy and findings",
+        "report",
+        "capture",
+        "write and settle",
+        "deliver",
+    ]
+    # a stage whose function was renamed or left out would stay at nothing
+    for stage in ("look (gate)", "input preparation", "report", "capture", "write and settle"):
+        assert end["stages_ms"][stage] > 0, stage
+    assert end["networks_ms"] > 0
+    assert set(end["outcomes"]) == {"screened"}
+    assert list(end["compressed"]) == ["RLE"]
+
+
+def test_rates_memory_and_latency_stand_beside(run: tuple[str, dict[str, object]]) -> None:
+    table, found = run
+    assert {"machine", "receive", "end_to_end", "memory", "latency", "bars"} <= set(found)
+    for words in ("storescp, not durable", "bare networks", "Latency of one study"):
+        assert words in table
+    latency = found["latency"]
+    assert isinstance(latency, dict)
+    assert latency["total_ms"] == pytest.approx(sum(latency["stages_ms"].values()))
