@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from prescreen import housekeeping, node
+from prescreen import frontal, housekeeping, node
 from prescreen.dicom.send import echo
 from prescreen.errors import PrescreenError
 from prescreen.nets.weights import describe
@@ -58,6 +58,7 @@ def _door(settings: Settings) -> Iterator[Check]:
 
 def _weights(settings: Settings) -> str:
     folder = node.weights_dir(settings)
+    frontal.shipped()
     model = describe(folder)
     found, drawn = model.findings, model.lungs_heart
     return (

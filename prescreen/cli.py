@@ -290,6 +290,10 @@ def _switch(
         return
     (switches.hold if hold else switches.release)(destination, who, why)
     typer.echo(f"{destination or 'every destination'} is {said}")
+    for standing in switches.standings():
+        if standing.held and not hold:
+            name = "every destination" if standing.name == "*" else standing.name
+            typer.echo(f"{name} is still held (by {standing.who}: {standing.why or 'no reason'})")
 
 
 @app.command()

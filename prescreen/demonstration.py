@@ -25,7 +25,7 @@ from prescreen import node, settings, tables
 from prescreen.dicom.header import read_header
 from prescreen.dicom.receive import Receiver
 from prescreen.dicom.send import Sender
-from prescreen.errors import PrescreenError, SettingsError, UnusableImage
+from prescreen.errors import DeliveryError, PrescreenError, SettingsError, UnusableImage
 from prescreen.store import reader
 from prescreen.store.destinations import Destinations
 from prescreen.study import Audience, Incoming, Outcome, generate_uid
@@ -33,7 +33,7 @@ from prescreen.study import Audience, Incoming, Outcome, generate_uid
 #: A chest in three codings of one picture, and an extremity (PyPI pydicom-data).
 SAMPLES = ("RG1_UNCR.dcm", "RG1_J2KR.dcm", "RG1_J2KI.dcm", "RG3_UNCR.dcm")
 
-#: Seconds after which a study that got no answer counts as lost.
+#: Seconds without a further answer after which the studies that are left count as lost.
 PATIENCE = 300.0
 
 
@@ -65,9 +65,9 @@ def run(paths: Sequence[Path], out: Path, console: Console) -> bool:
         raise SettingsError(f"no DICOM file under {', '.join(map(str, paths))}")
     pacs = Pacs(work / "pacs")
     with _listening(pacs) as pacs_port, _node(work, pacs_port) as configured:
-        sent = _send(files, configured, console)
+        sent, refused = _send(files, configured, console)
         finished = _wait(sent, configured, console)
-        return _show(sent, finished, pacs, configured, work, console)
+        return _show(sent, finished, pacs, configured, work, console) and not refused
 
 
 def _fresh_folder(out: Path) -> Path:
@@ -195,18 +195,27 @@ def _door(configured: settings.Settings) -> settings.Destination:
     )
 
 
-def _send(files: Sequence[Path], configured: settings.Settings, console: Console) -> list[str]:
-    """C-STORE the files to the node; the studies that were sent, in order."""
+def _send(
+    files: Sequence[Path], configured: settings.Settings, console: Console
+) -> tuple[list[str], list[Path]]:
+    """C-STORE the files to the node; the studies that were sent, in order, and what was refused."""
     sent: dict[str, None] = {}
+    refused: list[Path] = []
     with _progress(console) as progress, Sender(_door(configured), "DEMO") as sender:
         bar = progress.add_task("waiting for the node", total=len(files))
         _wait_for_door(configured)
         progress.update(bar, description="sending by C-STORE")
         for file in files:
-            sender.send(file)
-            sent[str(read_header(file).StudyInstanceUID)] = None
+            uid = str(read_header(file).get("StudyInstanceUID", ""))
+            try:
+                sender.send(file)
+            except DeliveryError as error:
+                console.print(f"{file}: the node did not take it: {error}", soft_wrap=True)
+                refused.append(file)
+            else:
+                sent[uid] = None
             progress.advance(bar)
-    return list(sent)
+    return list(sent), refused
 
 
 def _wait_for_door(configured: settings.Settings) -> None:
@@ -243,7 +252,10 @@ def _wait(sent: Sequence[str], configured: settings.Settings, console: Console) 
         while len(done) < len(sent) and time.monotonic() < deadline:
             rows = {row["study_instance_uid"]: row for row in reader.studies(store.engine, 10_000)}
             stages = {uid: _stage(rows.get(uid)) for uid in sent}
+            before = len(done)
             done = {uid for uid, stage in stages.items() if stage == "done"}
+            if len(done) > before:
+                deadline = time.monotonic() + PATIENCE
             waiting = sorted({stage for stage in stages.values() if stage != "done"})
             progress.update(bar, completed=len(done), description=", ".join(waiting) or "done")
             time.sleep(0.25)

@@ -148,11 +148,10 @@ def _instance(number: int, file: File) -> Instance:
 def _in_batches(
     instances: Sequence[Instance], decoder: Decoder, screener: screening.Screener
 ) -> list[Image]:
-    now = datetime.datetime.now(datetime.UTC)
     images: list[Image] = []
     for begin in range(0, len(instances), BATCH):
         batch = instances[begin : begin + BATCH]
-        images += screening.screen(batch, decoder, screener, scope=None, now=now)
+        images += screening.screen(batch, decoder, screener, scope=None)
     return images
 
 

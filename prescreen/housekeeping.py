@@ -9,6 +9,7 @@ from __future__ import annotations
 import datetime
 import json
 import logging
+import os
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -18,7 +19,7 @@ from apscheduler.schedulers.background import BackgroundScheduler
 from cryptography import x509
 from sqlalchemy import Engine
 
-from prescreen.errors import PrescreenError
+from prescreen.errors import PrescreenError, StoreError
 from prescreen.settings import Housekeeping
 from prescreen.store import audit
 from prescreen.store.retention import Retention
@@ -95,15 +96,30 @@ class Housekeeper:
         line = {"at": self._clock().isoformat(), "event_id": point.event_id, "hash": point.hash}
         with (self._data_dir / CHECKPOINTS).open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
         return point
 
 
 def read_checkpoints(path: Path) -> list[audit.Checkpoint]:
-    """The checkpoints of a file that `checkpoint` wrote, oldest first; none if it is not there."""
+    """The checkpoints of a file that `checkpoint` wrote, oldest first; none if it is not there.
+
+    A last line that was cut off by a loss of power is left out. StoreError for any other line that
+    is no checkpoint.
+    """
     if not path.exists():
         return []
-    lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line]
-    return [audit.Checkpoint(int(line["event_id"]), str(line["hash"])) for line in lines]
+    points: list[audit.Checkpoint] = []
+    lines = path.read_text(encoding="utf-8").split("\n")
+    for number, line in enumerate(lines, start=1):
+        try:
+            told = json.loads(line) if line else None
+            if told is not None:
+                points.append(audit.Checkpoint(int(told["event_id"]), str(told["hash"])))
+        except (ValueError, KeyError, TypeError):
+            if number < len(lines):
+                raise StoreError(f"{path}: line {number} is no checkpoint") from None
+    return points
 
 
 def expiring(settings: Housekeeping, now: float) -> Iterable[str]:

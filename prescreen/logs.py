@@ -10,9 +10,9 @@ import structlog
 from prescreen.settings import Log
 
 #: Libraries whose warnings are enough.
-QUIET = ("pynetdicom", "PIL", "apscheduler", "alembic", "sqlalchemy", "highdicom")
-#: Their warnings quote what stands in a data set, and so may name a patient.
-SILENT = ("pydicom",)
+QUIET = ("PIL", "apscheduler", "alembic", "sqlalchemy", "highdicom")
+#: Their lines carry what stands in a data set, or what a peer sends, unfiltered.
+SILENT = ("pydicom", "pynetdicom")
 
 
 def configure(settings: Log) -> None:

@@ -23,7 +23,7 @@ from typing import Any, Protocol
 
 from sqlalchemy import Engine
 
-from prescreen import __version__, gate, pipeline
+from prescreen import __version__, frontal, gate, pipeline
 from prescreen.dicom.send import Sender
 from prescreen.errors import SettingsError, StoreError
 from prescreen.settings import Destination, Settings
@@ -140,6 +140,7 @@ def screen(
         )
         device = None if limits.device == "auto" else limits.device
         screener = Screener(weights_dir(settings), device)
+        frontal.shipped()  # what is missing shall be said at the start, not of every study
         tools = pipeline.Tools(
             settings, store.queue, store.spool, decoder, screener, screener.model, utc_now
         )

@@ -33,7 +33,7 @@ from prescreen.screening import Decoder, Image, Screener
 from prescreen.settings import Destination, Screen, Settings
 from prescreen.store.outbox import Outbox
 from prescreen.store.queue import Queue
-from prescreen.store.results import Results, read_manifest
+from prescreen.store.results import Results
 from prescreen.store.spool import Spool
 from prescreen.study import (
     Delivery,
@@ -152,10 +152,9 @@ def screen(jobs: Sequence[Job], tools: Tools) -> None:
 
 def _ended_without_screening(job: Job, tools: Tools) -> bool:
     """Settle what has its results already, and give up what was tried too often."""
-    folder = tools.spool.results(job.job_id)
     try:
-        if folder is not None:
-            _settle(job, read_manifest(folder, job), tools)
+        if (earlier := reporting.published(job, tools.spool)) is not None:
+            _settle(job, earlier, tools)
         elif job.attempt > tools.settings.screen.max_attempts:
             _give_up(job, tools, "too_many_attempts", None)
         else:
@@ -175,7 +174,6 @@ def _screened(jobs: Sequence[Job], tools: Tools) -> dict[int, list[Image]]:
             tools.decoder,
             tools.screener,
             scope=tools.settings.scope,
-            now=tools.clock(),
             spool=tools.spool,
             versions=tools.queue.versions,
         )
@@ -215,11 +213,13 @@ def _failed(job: Job, tools: Tools, error: Exception) -> None:
             tools.queue.retry(job, trace, delay=backoff(job.attempt, 5, 300), reason="error")
     except LeaseLost:
         logger.warning("job %d: the lease was lost; another worker settles it", job.job_id)
+    except StoreError:
+        logger.exception("job %d: cannot be settled; due again when its lease ends", job.job_id)
 
 
 def _give_up(job: Job, tools: Tools, reason: str, error: str | None) -> None:
     """Settle as failed, with a notice; where not even that can be written, without."""
-    images = [screening.given_up(instance, reason) for instance in job.instances]
+    images = [screening.given_up(i, reason, tools.settings.scope) for i in job.instances]
     try:
         results = reporting.write(job, images, tools.desk())
     except Exception:
@@ -255,11 +255,14 @@ def deliver(deliveries: Sequence[Delivery], route: Route) -> None:
     Where the peer is away the first is put back with growing delay and the others untried:
     there is no last try. Once the peer takes an object, all that waited for it is due.
     """
-    rest = list(deliveries)
+    rest, taken = list(deliveries), False
     while rest:
         delivery = rest.pop(0)
+        if not route.outbox.may_send(delivery):
+            route.outbox.hand_back(delivery)
+            continue
         try:
-            _send(delivery, route)
+            taken = _send(delivery, route) or taken
         except PeerUnavailable as error:
             delay = _delay(delivery, route.destination)
             logger.warning("%s; trying again in %.0f s", error, delay)
@@ -268,30 +271,46 @@ def deliver(deliveries: Sequence[Delivery], route: Route) -> None:
                 route.outbox.hand_back(other, delay)
             return
         route.crash("deliver.between")
+    if taken:
+        route.outbox.due_now(route.destination.name)
 
 
-def _send(delivery: Delivery, route: Route) -> None:
+def _send(delivery: Delivery, route: Route) -> bool:
+    """Send one object and settle its row; True if the peer took it."""
     try:
         content = delivery.path if not delivery.uses_fallback else _as_fallback(delivery)
         route.crash("deliver.before_send")
         status = route.sender.send(content)
     except ContextRejected as error:
-        if delivery.fallback_sop_instance_uid is None or delivery.uses_fallback:
-            route.outbox.park(delivery, str(error), error.status)
-        else:
+        if delivery.fallback_sop_instance_uid is not None and not delivery.uses_fallback:
             # decided before the send, so that never both classes reach one archive
-            _send(route.outbox.use_fallback(delivery), route)
-        return
+            return _send(route.outbox.use_fallback(delivery), route)
+        route.outbox.park(delivery, str(error), error.status)
+        return False
     except PeerRefused as error:
         _refused(delivery, error, route)
-        return
-    except (StoreError, OSError) as error:
-        route.outbox.park(delivery, f"the object cannot be read: {error}")
-        return
+        return False
+    except PeerUnavailable:
+        raise
+    except Exception as error:
+        _unsendable(delivery, error, route)
+        return False
     route.crash("deliver.sent")
     route.outbox.delivered(delivery, status)
-    if delivery.attempt > 1:
-        route.outbox.due_now(delivery.destination)
+    return True
+
+
+def _unsendable(delivery: Delivery, error: Exception, route: Route) -> None:
+    """A file that is gone or damaged waits for a person; what may pass is tried again.
+
+    Whatever it is, it shall not stand in the way of what comes after it.
+    """
+    logger.exception("outbox row %d: cannot be sent", delivery.outbox_id)
+    passing = isinstance(error, OSError) and not isinstance(error, FileNotFoundError)
+    if passing:
+        route.outbox.retry(delivery, _delay(delivery, route.destination), str(error))
+    else:
+        route.outbox.park(delivery, f"the object cannot be read: {error}")
 
 
 def _as_fallback(delivery: Delivery) -> bytes:
@@ -303,8 +322,8 @@ def _refused(delivery: Delivery, error: PeerRefused, route: Route) -> None:
     verdict = judge(error.status, delivery.refused_since, route.clock())
     logger.warning("%s: %s", error, verdict)
     if verdict is Verdict.RETRY_SOON:
-        delay = _delay(delivery, route.destination)
-        route.outbox.retry(delivery, delay, str(error), error.status)
+        # no status: the day after which a refusal is parked does not begin with this
+        route.outbox.retry(delivery, _delay(delivery, route.destination), str(error))
     elif verdict is Verdict.RETRY_SLOWLY:
         delay = max(route.destination.retry_cap, 2 * _delay(delivery, route.destination))
         route.outbox.retry(delivery, delay, str(error), error.status)

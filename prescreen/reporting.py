@@ -7,6 +7,7 @@ one rename. What exists may have been sent, so it never changes.
 from __future__ import annotations
 
 import datetime
+import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import Any
 from prescreen import screening
 from prescreen.audience import for_audience, reaches_bar
 from prescreen.dicom import capture, report
+from prescreen.errors import StoreError
 from prescreen.screening import Image
 from prescreen.settings import Report, Settings
 from prescreen.store.queue import Queue
@@ -31,6 +33,8 @@ from prescreen.study import (
     ResultObject,
     generate_uid,
 )
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -50,11 +54,11 @@ def write(job: Job, images: Sequence[Image], desk: Desk) -> Results:
     A job of which nothing is in scope, or whose images were all seen before, has no objects and
     no folder: its results are the answers alone. What an earlier attempt published stands.
     """
-    published = desk.spool.results(job.job_id)
-    if published is not None:
-        return read_manifest(published, job)
+    earlier = published(job, desk.spool)
+    if earlier is not None:
+        return earlier
     answers = tuple(image.answer for image in images)
-    told = [image for image in images if image.answer.result is not None]
+    told = _newest([image for image in images if image.answer.result is not None])
     outcome, reason = screening.outcome_of([image.result for image in told or images])
     results = Results(outcome, reason, answers, ())
     readable = [image for image in told if image.source is not None]
@@ -69,6 +73,31 @@ def write(job: Job, images: Sequence[Image], desk: Desk) -> Results:
     write_manifest(draft, job, results, names)
     desk.spool.publish(job.job_id, draft)
     return results
+
+
+def published(job: Job, spool: Spool) -> Results | None:
+    """What an earlier attempt at this job published, if one did.
+
+    A folder of its number that is of another job (the database is an older copy than the spool)
+    is set aside for a person.
+    """
+    folder = spool.results(job.job_id)
+    if folder is None:
+        return None
+    try:
+        return read_manifest(folder, job)
+    except StoreError as error:
+        logger.error("%s; it is set aside in quarantine", error)
+        spool.quarantine(folder, "not_of_this_job")
+        return None
+
+
+def _newest(images: Sequence[Image]) -> list[Image]:
+    """One image for each SOP instance, the newest version, in the order in which they came."""
+    newest: dict[str, Image] = {}
+    for image in sorted(images, key=lambda image: image.instance.instance_id):
+        newest[image.instance.sop_instance_uid] = image
+    return list(newest.values())
 
 
 def audiences(job: Job, settings: Settings) -> list[Audience]:
@@ -151,7 +180,8 @@ def objects(
 ) -> Iterator[Written]:
     """The report of one study, then a capture of each of its images that is in scope.
 
-    `images` have a source each. `earlier` are the answers of the study's earlier reports: those
+    `images` have a source each, oldest first: patient and study are taken from the newest, which
+    carries the corrections. `earlier` are the answers of the study's earlier reports: those
     on images that are not among `images` are carried over.
     """
     new = {image.result.header.sop_instance_uid for image in images}
@@ -161,7 +191,7 @@ def objects(
     series = generate_uid()
     for number, (image, result) in enumerate(zip(images, shown, strict=True), start=1):
         if result.outcome is not Outcome.OUT_OF_SCOPE:
-            yield _capture(image, result, series, number, edition)
+            yield _capture(image, result, series, number, edition, images[-1].source)
 
 
 def _report(
@@ -182,7 +212,7 @@ def _report(
     study = shown[0].header.study_instance_uid
     replaced = edition.replaced
     content = report.measurement_report(
-        [image.source for image in images],
+        [image.source for image in reversed(images)],
         [*shown, *kept],
         edition.model,
         settings=edition.settings,
@@ -206,7 +236,7 @@ def _predecessor(replaced: ResultObject, study: str, adds: bool) -> report.Prede
 
 
 def _capture(
-    image: Image, result: ImageResult, series: str, number: int, edition: Edition
+    image: Image, result: ImageResult, series: str, number: int, edition: Edition, patient: Any
 ) -> Written:
     item = ResultObject(
         kind="capture",
@@ -231,5 +261,6 @@ def _capture(
         instance_number=number,
         replaces=edition.replaced.made if edition.replaced else None,
         below_bar=edition.below_bar([result]),
+        patient=patient,
     )
     return Written(item, page.part10, page.pixels)

@@ -5,7 +5,6 @@ What is refused on the way keeps the reason and gets no findings.
 
 from __future__ import annotations
 
-import datetime
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -28,6 +27,8 @@ from prescreen.study import (
 )
 
 Screener = Callable[[Sequence[Radiograph]], list[Screening]]
+#: What is kept under a SOP Instance UID, oldest first.
+Versions = Callable[[str], Sequence[Instance]]
 
 
 class Decoder(Protocol):
@@ -112,9 +113,8 @@ def screen(
     screener: Screener,
     *,
     scope: Scope | None,
-    now: datetime.datetime,
     spool: Spool | None = None,
-    versions: Callable[[str], Sequence[Instance]] | None = None,
+    versions: Versions | None = None,
 ) -> list[Image]:
     """Look at instances, of one study or several, and answer for each, in order.
 
@@ -124,7 +124,7 @@ def screen(
     what is kept under a SOP Instance UID, to tell apart what arrived again.
     """
     images = [_opened(instance, spool) for instance in instances]
-    images = _without_companions([_asked(image, scope, now) for image in images])
+    images = _without_companions([_asked(image, scope, versions) for image in images])
     images = _decoded(images, decoder)
     if versions is not None:
         images = [_told_apart(image, images, decoder, versions) for image in images]
@@ -142,13 +142,22 @@ def _opened(instance: Instance, spool: Spool | None) -> Image:
     return Image(instance, source, header_of(source))
 
 
-def _asked(image: Image, scope: Scope | None, now: datetime.datetime) -> Image:
+def _asked(image: Image, scope: Scope | None, versions: Versions | None) -> Image:
+    """Scope first: what the node leaves out gets no notice, whatever else its tags say.
+
+    The age of a radiograph counts to the moment it first came: an answer that is made again
+    later is in scope as the first one was.
+    """
     if image.header is None:
         return image
-    reason = gate.before(image.header, None)
-    if reason is None and scope is not None:
-        reason = gate.scope(image.header, scope, image.instance.calling_ae_title, now)
-    return _refused(image, reason)
+    came = image.instance.received_at
+    if versions is not None and image.instance.disposition is not Disposition.NEW:
+        kept = versions(image.instance.sop_instance_uid)
+        came = min([came, *(version.received_at for version in kept)])
+    reason = None
+    if scope is not None:
+        reason = gate.scope(image.header, scope, image.instance.calling_ae_title, came)
+    return _refused(image, reason or gate.before(image.header, None))
 
 
 def _refused(image: Image, reason: gate.Reason | None) -> Image:
@@ -191,21 +200,34 @@ def _told_apart(
     image: Image,
     images: Sequence[Image],
     decoder: Decoder,
-    versions: Callable[[str], Sequence[Instance]],
+    versions: Versions,
 ) -> Image:
-    """Duplicate, revision or conflict: told by decoded pixels and identity (first come counts)."""
-    if not _came_again(image) or image.radiograph is None:
+    """Duplicate, revision or conflict: told by decoded pixels and identity (first come counts).
+
+    What does not decode takes nothing back that was said of the first; where the first did not
+    decode, this is the first picture there is.
+    """
+    if image.instance.disposition is not Disposition.AGAIN:
         return image
     first = _first_version(image, versions(image.instance.sop_instance_uid))
     if first is None:
         return replace(image, disposition=Disposition.NEW)
-    if _pixels_of(first, images, decoder) != image.radiograph.pixel_sha256:
-        refused = (Outcome.NOT_SCREENED, str(Disposition.CONFLICT))
-        return replace(image, disposition=Disposition.CONFLICT, refused=refused)
+    if image.radiograph is None:
+        return _in_conflict(image)
+    pixels = _pixels_of(first, images, decoder)
+    if pixels is None:
+        return replace(image, disposition=Disposition.NEW)
+    if pixels != image.radiograph.pixel_sha256:
+        return _in_conflict(image)
     if first.identity_digest == image.instance.identity_digest:
         refused = (Outcome.OUT_OF_SCOPE, str(Disposition.DUPLICATE))
         return replace(image, disposition=Disposition.DUPLICATE, refused=refused)
     return replace(image, disposition=Disposition.REVISION)
+
+
+def _in_conflict(image: Image) -> Image:
+    refused = (Outcome.NOT_SCREENED, str(Disposition.CONFLICT))
+    return replace(image, disposition=Disposition.CONFLICT, refused=refused)
 
 
 def _first_version(image: Image, kept: Iterable[Instance]) -> Instance | None:
@@ -272,10 +294,9 @@ def outcome_of(results: Sequence[ImageResult]) -> tuple[Outcome, str | None]:
     return Outcome.FAILED, "no_image"
 
 
-def given_up(instance: Instance, reason: str) -> Image:
-    """An image of a job that failed: its tags, if they can still be read, and why."""
-    try:
-        source = read_header(instance.path)
-    except UnusableImage:
-        return Image(instance, refused=(Outcome.FAILED, reason))
-    return Image(instance, source, header_of(source), refused=(Outcome.FAILED, reason))
+def given_up(instance: Instance, reason: str, scope: Scope | None) -> Image:
+    """An image of a job that failed: why, unless its tags leave it out in any case."""
+    image = _asked(_opened(instance, None), scope, None)
+    if image.refused is not None and image.refused[0] is Outcome.OUT_OF_SCOPE:
+        return image
+    return replace(image, refused=(Outcome.FAILED, reason))

@@ -25,6 +25,7 @@ from pydantic import (
     model_validator,
 )
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic_settings import SettingsError as EnvironmentValueError
 
 from prescreen.errors import SettingsError
 from prescreen.study import LABELS, Audience
@@ -146,6 +147,13 @@ class Report(Section):
     attention: bool = False
     capture_rows: int = Field(default=1080, ge=720, le=2160)
 
+    @field_validator("attention")
+    @classmethod
+    def _not_yet(cls, value: bool) -> bool:
+        if value:
+            raise ValueError("attention maps do not leave the node in this version: leave it off")
+        return value
+
     @field_validator("urgency")
     @classmethod
     def _all_labels(cls, value: tuple[str, ...]) -> tuple[str, ...]:
@@ -258,6 +266,10 @@ def load(path: Path | None = None, **overrides: Any) -> Settings:
         return Settings(**{**content, **overrides})
     except ValidationError as error:
         raise SettingsError(_explain(where, error)) from None
+    except EnvironmentValueError as error:
+        raise SettingsError(
+            f"environment PRESCREEN__…: {error}: a list is written as JSON"
+        ) from None
 
 
 def _read(path: Path) -> dict[str, Any]:

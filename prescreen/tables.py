@@ -52,11 +52,15 @@ def show_status(
         + (f" (oldest due since {status.oldest_due:%Y-%m-%d %H:%M}Z)" if status.oldest_due else "")
     )
     console.print("outcomes: " + (_counts(status.outcomes) or "none yet"))
-    rows = [_destination_row(d.name, status) for d in settings.destinations]
+    configured = [destination.name for destination in settings.destinations]
+    gone = sorted(set(status.deliveries) - set(configured))
+    rows = [_destination_row(name, status) for name in (*configured, *gone)]
     if rows:
         console.print(_table("destinations", ("name", "is", "objects"), rows))
     else:
         console.print("no destination is configured")
+    for name in gone:
+        console.print(f"{name} is not in the settings: what is pending for it is sent by nobody")
     if status.held_findings:
         console.print(f"findings on hold: {', '.join(status.held_findings)}")
     if parked:

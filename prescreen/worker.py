@@ -88,11 +88,14 @@ class Worker(Generic[Work]):
         return True
 
     def _keep_leases(self, work: Sequence[Work], done: threading.Event) -> None:
+        held = list(work)
         while not done.wait(self._renew_every):
-            for piece in work:
+            for piece in list(held):
                 try:
                     self._renew(piece)
-                except (LeaseLost, StoreError):
+                except LeaseLost:
+                    held.remove(piece)  # settled already, or someone else's: the settling tells
+                except StoreError:
                     logger.warning("a lease could not be renewed")
 
 

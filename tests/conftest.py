@@ -23,7 +23,9 @@ def _data_dir() -> Path:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    missing = [name for name in PEERS if shutil.which(name) is None]
+    # Debian's Orthanc lies in /usr/sbin, which is not on everybody's path
+    where = os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin"])
+    missing = [name for name in PEERS if shutil.which(name, path=where) is None]
     if missing:
         pytest.exit(f"missing peers: {', '.join(missing)}; install them with: {APT}", returncode=3)
 

@@ -51,12 +51,15 @@ def capture(
     instance_number: int = 1,
     replaces: datetime.datetime | None = None,
     below_bar: frozenset[str] = frozenset(),
+    patient: pydicom.Dataset | None = None,
 ) -> Capture:
     """The capture of one image; the same arguments give the same bytes.
 
     `result` is as the audience may see it; where it is not screened the page is a notice that
     says so and why, with the radiograph if there is one. `replaces` is when the capture of this
     image that this one replaces was made. Findings in `below_bar` are marked as evaluation only.
+    `patient` is the data set that patient and study are taken from, where another one of the study
+    was corrected since.
     Native Explicit VR Little Endian: RLE would halve the bytes and take four times the processor
     time of all the rest.
     """
@@ -65,7 +68,7 @@ def capture(
     pixels = draw(
         result, radiograph, anatomy, model, settings, local, replaces=before, below_bar=below_bar
     )
-    elements = patient_and_study(source, result.header.study_instance_uid)
+    elements = patient_and_study(patient or source, result.header.study_instance_uid)
     elements.put("SOPClassUID", SECONDARY_CAPTURE)
     elements.put("SOPInstanceUID", sop_instance_uid)
     put_times(elements, local)

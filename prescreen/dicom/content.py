@@ -125,4 +125,3 @@ def container(
     if template is not None:
         value["ContentTemplateSequence"] = [template_item(template)]
     return _item(relationship, "CONTAINER", name, children, **value)
-

@@ -87,7 +87,9 @@ def _said_of(finding: Finding, coded: CodedFinding, below_bar: bool) -> list[byt
         code(CONTAINS, codes.SUMMARY_OF_DETECTIONS, codes.SUCCEEDED),
     ]
     if finding.state is FindingState.UNDETERMINED:
-        said.append(text(CONTAINS, codes.COMMENT, f"{name}: {wording.NETWORKS_DISAGREE}."))
+        said.append(
+            text(CONTAINS, codes.COMMENT, f"{name}: {wording.why_undetermined(finding.reason)}.")
+        )
     if below_bar:
         said.append(text(CONTAINS, codes.COMMENT, f"{name}: {wording.BELOW_RELEASE_BAR}."))
     return said
@@ -190,9 +192,7 @@ def _parameters(model: Model) -> tuple[str, ...]:
     )
 
 
-def _algorithm(
-    network: Network, manufacturer: str, parameters: tuple[str, ...]
-) -> list[bytes]:
+def _algorithm(network: Network, manufacturer: str, parameters: tuple[str, ...]) -> list[bytes]:
     """TID 4019, equal to the network's item of Contributing Equipment."""
     return [
         text(HAS_CONCEPT_MOD, codes.ALGORITHM_NAME, network.name),

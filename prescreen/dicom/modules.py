@@ -112,7 +112,7 @@ def local_time(source: pydicom.Dataset, made: datetime.datetime) -> datetime.dat
     try:
         zone = datetime.datetime.strptime(text, "%z").tzinfo
     except ValueError:
-        return made
+        return made.astimezone()  # the clock on the wall of this house
     return made.astimezone(zone)
 
 

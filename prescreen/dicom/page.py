@@ -195,9 +195,7 @@ def _draw_radiograph(
         _draw_legend(page, grid, left, result)
 
 
-def _draw_diameters(
-    area: Page, grid: Grid, result: ImageResult, radiograph: Radiograph
-) -> None:
+def _draw_diameters(area: Page, grid: Grid, result: ImageResult, radiograph: Radiograph) -> None:
     """The two lines the cardiothoracic ratio is made of, from stored to page coordinates."""
     rows, columns = radiograph.stored_shape
     down, across = area.shape[0] / rows, area.shape[1] / columns
@@ -334,8 +332,9 @@ def _draw_notes(
     notes: list[tuple[str, Colour]] = []
     if shown & below_bar:
         notes.append((f"* {wording.BELOW_RELEASE_BAR}", LOUD))
-    if wording.in_state(findings, FindingState.UNDETERMINED):
-        notes.append((f"Undetermined: {wording.NETWORKS_DISAGREE}.", TEXT))
+    undetermined = [f for f in findings if f.state is FindingState.UNDETERMINED]
+    for why in dict.fromkeys(wording.why_undetermined(f.reason) for f in undetermined):
+        notes.append((f"Undetermined: {why}.", TEXT))
     y += grid(6)
     for note, colour in notes:
         for line in ink.wrapped(note, grid(23), grid.right - grid.panel):

@@ -93,8 +93,9 @@ class Sender:
         anything is sent; beside an uncompressed syntax the other one. PeerUnavailable where there
         is no association. That a pair is rejected shows when an object of it is sent.
         """
+        contexts = set(contexts)
         self.close()
-        self._proposed = set(contexts)
+        self._proposed = contexts
         offers = sorted({offer for pair in self._proposed for offer in _offers(pair)})
         self._link.open([build_context(sop_class, syntax) for sop_class, syntax in offers])
 
@@ -117,7 +118,8 @@ class Sender:
         return self._judged(status, context)
 
     def close(self) -> None:
-        """Release the association, if there is one."""
+        """Release the association, if there is one; what the peer takes is asked anew."""
+        self._proposed = set()
         self._link.close()
 
     def __enter__(self) -> Sender:

@@ -64,6 +64,15 @@ REASONS = {
     "prior": "acquired too long ago",
     "age": "patient younger than the age limit",
     "age_unknown": "patient of unknown age",
+    # of what was kept
+    "file_missing": "the file is no longer there",
+    "file_damaged": "the file has changed since it was received",
+    "conflict": "other pixels than those first received under this UID",
+    # of the work on it
+    "not_finite": "the networks gave no number",
+    "error": "the node could not do it",
+    "too_many_attempts": "the node could not do it, however often it tried",
+    "not_reached": "the node did not come to it",
     # the decoder's
     "unreadable": "the file cannot be read",
     "unparsable": "the file is damaged",
@@ -80,6 +89,18 @@ REASONS = {
     "decode_timeout": "decoding took too long",
     "decode_memory": "decoding took too much memory",
 }
+
+
+#: Why a finding is undetermined, by its reason code.
+UNDETERMINED = {
+    "mask_disagreement": NETWORKS_DISAGREE,
+    "anatomy_not_found": "lungs and heart were found in too small a part of the image",
+}
+
+
+def why_undetermined(reason: str | None) -> str:
+    """Why a finding could not be said to be flagged or not."""
+    return UNDETERMINED.get(reason or "", NETWORKS_DISAGREE)
 
 
 def name_of(label: str) -> str:

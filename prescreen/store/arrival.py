@@ -19,6 +19,7 @@ from prescreen.store import audit
 from prescreen.store import schema as t
 from prescreen.store.database import add
 from prescreen.store.spool import Kept
+from prescreen.store.withdrawal import withdraw
 from prescreen.study import Disposition, Identity, Incoming, Instance, Priority, Stage
 
 _SALT = "identity.salt"
@@ -126,12 +127,13 @@ def patient_data(identity: Identity) -> dict[str, str]:
 
 
 def identity_digest(connection: Connection, identity: Identity) -> str:
-    """Digest of patient and order (hex), salted per database: equal where they are equal."""
+    """Digest of patient, order and study (hex), salted per database: equal where they are."""
     salt = connection.scalar(select(t.meta.c.value).where(t.meta.c.key == _SALT))
     if salt is None:
         salt = secrets.token_hex(16)
         connection.execute(insert(t.meta), {"key": _SALT, "value": salt})
-    content = json.dumps(patient_data(identity), sort_keys=True)
+    told = patient_data(identity) | {"study_instance_uid": identity.study_instance_uid}
+    content = json.dumps(told, sort_keys=True)
     return hashlib.sha256(f"{salt}\n{content}".encode()).hexdigest()
 
 
@@ -170,7 +172,10 @@ def _study(
 def change_identity(
     connection: Connection, study_id: int, identity_id: int, now: datetime.datetime
 ) -> None:
-    """Make another identity the study's current one, with its event; no change, no event."""
+    """Make another identity the study's current one, with its event; no change, no event.
+
+    Reports under the old identity that were not sent yet shall never be: they are withdrawn.
+    """
     columns = t.study.c
     changed = connection.execute(
         update(t.study)
@@ -181,6 +186,7 @@ def change_identity(
     if changed is not None:
         uid = changed.study_instance_uid
         audit.append(connection, "study.identity_changed", now, study_instance_uid=uid)
+        withdraw(connection, study_id, uid, now, attempted=True)
 
 
 def _row(arrival: Arrival, again: bool, received_at: datetime.datetime) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, Engine, delete, insert, select, update
+from sqlalchemy import Connection, Engine, and_, delete, exists, insert, or_, select, update
 
 from prescreen.errors import NotThere
 from prescreen.store import audit
@@ -16,7 +16,7 @@ from prescreen.store.database import reading, writing
 from prescreen.store.outbox import ALL
 from prescreen.store.queue import utc_now
 from prescreen.store.rebuild import rebuild
-from prescreen.study import LABELS, OutboxState
+from prescreen.study import LABELS, OutboxState, Stage
 
 
 @dataclass(frozen=True)
@@ -112,15 +112,16 @@ def _upsert(connection: Connection, name: str, values: Mapping[str, Any]) -> Non
 
 
 def _studies_with_unsent(connection: Connection) -> list[str]:
-    """Studies with pending rows whose images are still kept."""
-    joined = t.outbox.join(t.job, t.outbox.c.job_id == t.job.c.job_id).join(
-        t.study, t.job.c.study_id == t.study.c.study_id
-    )
+    """Studies whose images are still kept, with pending rows or a job that is being worked on."""
     kept = select(t.instance.c.study_id).where(t.instance.c.removed_at.is_(None))
+    pending = exists().where(
+        t.outbox.c.job_id == t.job.c.job_id, t.outbox.c.state == OutboxState.PENDING
+    )
+    in_work = and_(t.job.c.stage == Stage.SCREEN, t.job.c.claimed_at.is_not(None))
     statement = (
         select(t.study.c.study_instance_uid)
-        .select_from(joined)
-        .where(t.outbox.c.state == OutboxState.PENDING, t.study.c.study_id.in_(kept))
+        .select_from(t.study.join(t.job, t.job.c.study_id == t.study.c.study_id))
+        .where(or_(pending, in_work), t.study.c.study_id.in_(kept))
         .distinct()
         .order_by(t.study.c.study_id)
     )

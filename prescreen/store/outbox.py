@@ -27,9 +27,9 @@ from sqlalchemy import (
 )
 
 from prescreen.errors import LeaseLost, NotThere, StoreError
-from prescreen.store import audit, settlement
+from prescreen.store import audit, stages
 from prescreen.store import schema as t
-from prescreen.store.database import data_dir, writing
+from prescreen.store.database import data_dir, reading, writing
 from prescreen.store.queue import utc_now
 from prescreen.study import Delivery, OutboxState, Stage
 
@@ -151,12 +151,22 @@ class Outbox:
             _append(connection, "object.fallback_chosen", delivery, self._clock(), detail)
         return replace(delivery, uses_fallback=True)
 
+    def may_send(self, delivery: Delivery) -> bool:
+        """Whether the row is still ours and nothing it needs has gone on hold since its claim."""
+        free = and_(_ours(delivery), ~_held(delivery.destination), ~_finding_held())
+        with reading(self._engine) as connection:
+            return connection.scalar(select(t.outbox.c.outbox_id).where(free)) is not None
+
     def due_now(self, destination: str) -> int:
-        """Make all waiting rows of a destination due, as when its peer is back; how many."""
+        """Make the rows due that waited for a peer that is back; how many.
+
+        What the peer refused waits on: that it answers now is no news to those.
+        """
         waiting = and_(
             t.outbox.c.destination == destination,
             t.outbox.c.state == OutboxState.PENDING,
             t.outbox.c.lease_until.is_(None),
+            t.outbox.c.refused_since.is_(None),
         )
         with writing(self._engine) as connection:
             now = self._clock()
@@ -298,8 +308,8 @@ def _append(
 def _advance(
     connection: Connection, job_id: int, study_instance_uid: str, now: datetime.datetime
 ) -> None:
-    stage = settlement.next_stage(connection, job_id)
-    settlement.advance(connection, job_id, study_instance_uid, stage, now)
+    stage = stages.next_stage(connection, job_id)
+    stages.advance(connection, job_id, study_instance_uid, stage, now)
 
 
 def _unpark(
@@ -332,4 +342,4 @@ def _unparked(
         job_id=row.job_id,
         detail=facts,
     )
-    settlement.advance(connection, row.job_id, str(uid), Stage.DELIVER, now)
+    stages.advance(connection, row.job_id, str(uid), Stage.DELIVER, now)

@@ -30,7 +30,7 @@ from sqlalchemy import (
 
 from prescreen.errors import LeaseLost, NotThere
 from prescreen.settings import Destination
-from prescreen.store import audit, rebuild, settlement
+from prescreen.store import audit, rebuild, settlement, stages
 from prescreen.store import schema as t
 from prescreen.store.answers import Answer, earlier_results
 from prescreen.store.arrival import Arrival, arrive, instance_of
@@ -234,8 +234,8 @@ class Queue:
             given = [Answer(*answer) for answer in answers]
             settlement.write_answers(connection, job, given, (outcome, reason), now)
             settlement.write_objects(connection, job, objects, destinations, now)
-            stage = settlement.next_stage(connection, job.job_id)
-            settlement.advance(connection, job.job_id, job.study_instance_uid, stage, now)
+            stage = stages.next_stage(connection, job.job_id)
+            stages.advance(connection, job.job_id, job.study_instance_uid, stage, now)
         self._crash("screen.settled")
 
     def rescreen(self, study_instance_uid: str, who: str, why: str) -> int:
@@ -346,7 +346,7 @@ def _give_up(connection: Connection, now: datetime.datetime, max_attempts: int) 
             job_id=row.job_id,
             detail={"reason": reason, "attempt": row.attempts},
         )
-        settlement.advance(connection, row.job_id, str(uid), Stage.DONE, now)
+        stages.advance(connection, row.job_id, str(uid), Stage.DONE, now)
 
 
 def _change(connection: Connection, job: Job, values: Mapping[str, Any]) -> None:

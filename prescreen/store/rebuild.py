@@ -6,12 +6,13 @@ import datetime
 from collections.abc import Mapping
 from typing import Any
 
-from sqlalchemy import Connection, and_, exists, insert, select, update
+from sqlalchemy import Connection, and_, insert, select, update
 
 from prescreen.errors import NotThere
-from prescreen.store import arrival, audit, settlement
+from prescreen.store import arrival, audit
 from prescreen.store import schema as t
-from prescreen.study import Disposition, OutboxState, Priority
+from prescreen.store.withdrawal import withdraw
+from prescreen.study import Disposition, Priority
 
 
 def rebuild(
@@ -39,18 +40,25 @@ def rebuild(
         )
     job_id = _open_or_new(connection, study_id, study_instance_uid, cause, now, dict(detail))
     _fill(connection, job_id, instance_ids)
-    cancel_unattempted(connection, study_id, study_instance_uid, now)
+    superseded = cause == "finding_held"
+    withdraw(connection, study_id, study_instance_uid, now, attempted=superseded)
     return job_id
 
 
 def _screenable(connection: Connection, study_id: int) -> list[int]:
+    """What is kept of a study: of an instance that was revised, its newest version."""
     wanted = (Disposition.NEW, Disposition.AGAIN, Disposition.REVISION)
-    statement = select(t.instance.c.instance_id).where(
-        t.instance.c.study_id == study_id,
-        t.instance.c.removed_at.is_(None),
-        t.instance.c.disposition.in_(wanted),
+    columns = t.instance.c
+    statement = select(columns.instance_id, columns.sop_instance_uid, columns.disposition).where(
+        columns.study_id == study_id,
+        columns.removed_at.is_(None),
+        columns.disposition.in_(wanted),
     )
-    return list(connection.scalars(statement.order_by(t.instance.c.instance_id)))
+    rows = connection.execute(statement.order_by(columns.instance_id)).all()
+    told_apart = [row for row in rows if row.disposition != Disposition.AGAIN]
+    newest = {row.sop_instance_uid: row.instance_id for row in told_apart}
+    again = [row.instance_id for row in rows if row.disposition == Disposition.AGAIN]
+    return sorted([*newest.values(), *again])
 
 
 def _open_or_new(
@@ -87,32 +95,3 @@ def _fill(connection: Connection, job_id: int, instance_ids: list[int]) -> None:
     if missing:
         rows = [{"job_id": job_id, "instance_id": number} for number in missing]
         connection.execute(insert(t.job_instance), rows)
-
-
-def cancel_unattempted(
-    connection: Connection, study_id: int, study_instance_uid: str, now: datetime.datetime
-) -> int:
-    """Cancel the pending rows of a study's jobs of which no row was attempted; how many."""
-    attempted = t.outbox.alias("attempted")
-    began = exists().where(attempted.c.job_id == t.outbox.c.job_id, attempted.c.attempts > 0)
-    of_study = select(t.job.c.job_id).where(t.job.c.study_id == study_id)
-    statement = (
-        update(t.outbox)
-        .where(t.outbox.c.job_id.in_(of_study), t.outbox.c.state == OutboxState.PENDING, ~began)
-        .values(state=OutboxState.CANCELLED, settled_at=now)
-        .returning(t.outbox.c.outbox_id, t.outbox.c.job_id, t.outbox.c.destination)
-    )
-    rows = connection.execute(statement).all()
-    for row in rows:
-        audit.append(
-            connection,
-            "object.cancelled",
-            now,
-            study_instance_uid=study_instance_uid,
-            job_id=row.job_id,
-            detail={"outbox_id": row.outbox_id, "destination": row.destination},
-        )
-    for job_id in sorted({row.job_id for row in rows}):
-        stage = settlement.next_stage(connection, job_id)
-        settlement.advance(connection, job_id, study_instance_uid, stage, now)
-    return len(rows)

@@ -62,21 +62,24 @@ def read_manifest(folder: Path, job: Job) -> Results:
     path = folder / NAME
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-        if content["study_instance_uid"] != job.study_instance_uid:
-            raise StoreError(f"{path}: belongs to another study; run `prescreen check`")
         instances = {instance.instance_id: instance for instance in job.instances}
+        if not _is_of(content, job):
+            raise StoreError(f"{path}: belongs to another job of that number")
         return Results(
             outcome=Outcome(content["outcome"]),
             reason=content["reason"],
-            answers=tuple(
-                _answer(stored, instances)
-                for stored in content["answers"]
-                if stored["instance_id"] in instances
-            ),
+            answers=tuple(_answer(stored, instances) for stored in content["answers"]),
             objects=tuple(_object(stored) for stored in content["objects"]),
         )
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise StoreError(f"{path}: cannot be read ({type(error).__name__})") from error
+
+
+def _is_of(content: dict[str, Any], job: Job) -> bool:
+    """Whether study and instances are the job's: numbers repeat after an older copy came back."""
+    kept = {(i.instance_id, i.sop_instance_uid) for i in job.instances}
+    told = {(a["instance_id"], a["sop_instance_uid"]) for a in content["answers"]}
+    return bool(content["study_instance_uid"] == job.study_instance_uid and told == kept)
 
 
 def _answer(stored: dict[str, Any], instances: dict[int, Any]) -> Answer:

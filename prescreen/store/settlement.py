@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, Row, and_, exists, or_, select, update
+from sqlalchemy import Connection, Row, exists, or_, select, update
 
 from prescreen.settings import Destination
 from prescreen.store import audit
@@ -23,7 +23,6 @@ from prescreen.study import (
     OutboxState,
     Outcome,
     ResultObject,
-    Stage,
 )
 
 
@@ -58,11 +57,15 @@ def freeze(connection: Connection, row: Row[Any], now: datetime.datetime) -> Fro
 
 
 def _predecessor(connection: Connection, study_id: int, job_id: int) -> int | None:
-    """The newest earlier job of the study with a report that was not cancelled as a whole."""
+    """The newest earlier job of the study with a report that somebody may have.
+
+    One that was held in silence, or cancelled before it was tried, replaced nothing anywhere.
+    """
     of_job = t.outbox.c.job_id == t.job.c.job_id
     has_object = exists().where(t.result_object.c.job_id == t.job.c.job_id)
     has_row = exists().where(of_job)
-    stands = exists().where(of_job, t.outbox.c.state != OutboxState.CANCELLED)
+    unseen = t.outbox.c.state.in_([OutboxState.CANCELLED, OutboxState.HELD])
+    stands = exists().where(of_job, or_(~unseen, t.outbox.c.attempts > 0))
     statement = select(t.job.c.job_id).where(
         t.job.c.study_id == study_id, t.job.c.job_id < job_id, has_object, or_(~has_row, stands)
     )
@@ -211,31 +214,6 @@ def _append(
         job_id=job.job_id,
         detail=detail,
     )
-
-
-def next_stage(connection: Connection, job_id: int) -> Stage:
-    """DELIVER while an outbox row of the job is pending, else DONE."""
-    pending = select(t.outbox.c.outbox_id).where(
-        and_(t.outbox.c.job_id == job_id, t.outbox.c.state == OutboxState.PENDING)
-    )
-    return Stage.DONE if connection.scalar(pending.limit(1)) is None else Stage.DELIVER
-
-
-def advance(
-    connection: Connection,
-    job_id: int,
-    study_instance_uid: str,
-    stage: Stage,
-    now: datetime.datetime,
-) -> None:
-    """Move a settled job to a stage; with DONE goes its event."""
-    values = {"stage": stage, "done_at": now if stage is Stage.DONE else None}
-    here = and_(t.job.c.job_id == job_id, t.job.c.stage != stage)
-    changed = connection.execute(update(t.job).where(here).values(**values)).rowcount
-    if changed and stage is Stage.DONE:
-        audit.append(
-            connection, "job.done", now, study_instance_uid=study_instance_uid, job_id=job_id
-        )
 
 
 def object_of(row: Row[Any]) -> ResultObject:

@@ -614,7 +614,7 @@ def _go_live_and_send(self: Any, name: str, who: str, why: str) -> None:
         connection.execute(update(t.outbox).where(held).values(state=OutboxState.PENDING))
 
 
-def _cancels_all(connection: Any, study_id: int, uid: str, now: Any) -> int:
+def _cancels_all(connection: Any, study_id: int, uid: str, now: Any, **terms: Any) -> int:
     of_study = select(t.job.c.job_id).where(t.job.c.study_id == study_id)
     pending = and_(t.outbox.c.job_id.in_(of_study), t.outbox.c.state == OutboxState.PENDING)
     changed = update(t.outbox).where(pending).values(state=OutboxState.CANCELLED)
@@ -680,8 +680,8 @@ MUTANTS = [
     _patched("go_live_releases_held_rows", Destinations, "go_live", _go_live_and_send),
     _patched("last_row_leaves_the_job", outbox, "_advance", _nothing),
     _patched("unparked_row_stays_done", outbox, "_unparked", _nothing),
-    _patched("rescreen_keeps_unsent_rows", rebuild, "cancel_unattempted", _nothing),
-    _patched("rescreen_cancels_attempted_rows", rebuild, "cancel_unattempted", _cancels_all),
+    _patched("rescreen_keeps_unsent_rows", rebuild, "withdraw", _nothing),
+    _patched("rescreen_cancels_attempted_rows", rebuild, "withdraw", _cancels_all),
 ]
 
 

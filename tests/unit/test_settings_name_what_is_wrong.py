@@ -39,6 +39,7 @@ def test_defaults_let_nobody_in_and_send_nowhere() -> None:
         ("[receive]\nae_title = 'SEVENTEEN_LETTERS'", ["receive.ae_title", "1 to 16 characters"]),
         ("[receive]\nae_title = 'A\\\\B'", ["receive.ae_title", "without backslash"]),
         ("[screen]\nquiet_period = 99999", ["quiet_cap must not be shorter"]),
+        ("[report]\nattention = true", ["report.attention = True", "leave it off"]),
         ("[report]\nurgency = ['Hernia']", ["report.urgency", "each of the 14 findings once"]),
         ("[[receive.peers]]\nae_title='A'\nnetworks=['ten']", ["receive.peers.0.networks", "ten"]),
         ("[[destinations]]\nname='a'\nhost='h'\nport=1", ["destinations.0.ae_title: is required"]),
@@ -85,6 +86,14 @@ def test_an_unknown_environment_key_is_named(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setenv("PRESCREEN__RECIEVE__PORT", "1")
     with pytest.raises(SettingsError, match=r"PRESCREEN__RECIEVE__PORT: unknown key.*'receive'"):
         settings.load()
+
+
+def test_a_list_in_the_environment_is_json(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PRESCREEN__SCOPE__CALLING_AE_TITLES", "PACS")
+    with pytest.raises(SettingsError, match=r"scope.*a list is written as JSON"):
+        settings.load()
+    monkeypatch.setenv("PRESCREEN__SCOPE__CALLING_AE_TITLES", '["PACS"]')
+    assert settings.load().scope.calling_ae_titles == ("PACS",)
 
 
 def test_an_unconfigured_destination_is_answered_with_those_there_are() -> None:

@@ -1,0 +1,36 @@
+"""The stage of a settled job: what is next while something of it is to be delivered, else done."""
+
+from __future__ import annotations
+
+import datetime
+
+from sqlalchemy import Connection, and_, select, update
+
+from prescreen.store import audit
+from prescreen.store import schema as t
+from prescreen.study import OutboxState, Stage
+
+
+def next_stage(connection: Connection, job_id: int) -> Stage:
+    """DELIVER while an outbox row of the job is pending, else DONE."""
+    pending = select(t.outbox.c.outbox_id).where(
+        and_(t.outbox.c.job_id == job_id, t.outbox.c.state == OutboxState.PENDING)
+    )
+    return Stage.DONE if connection.scalar(pending.limit(1)) is None else Stage.DELIVER
+
+
+def advance(
+    connection: Connection,
+    job_id: int,
+    study_instance_uid: str,
+    stage: Stage,
+    now: datetime.datetime,
+) -> None:
+    """Move a settled job to a stage; with DONE goes its event."""
+    values = {"stage": stage, "done_at": now if stage is Stage.DONE else None}
+    here = and_(t.job.c.job_id == job_id, t.job.c.stage != stage)
+    changed = connection.execute(update(t.job).where(here).values(**values)).rowcount
+    if changed and stage is Stage.DONE:
+        audit.append(
+            connection, "job.done", now, study_instance_uid=study_instance_uid, job_id=job_id
+        )
