@@ -23,7 +23,7 @@ from torch import Tensor
 import prescreen
 from prescreen.nets import densenet, inputs, typical, unet
 from prescreen.nets.weights import Manifest, Metric, Source, write_manifest
-from prescreen.study import LABELS, ORGANS, FloatArray
+from prescreen.study import LABELS, ORGANS, FloatArray, ViewFigures
 from train import augment, checkpoint, data, evaluate, figures
 from train import findings as findings_run
 from train import lungs_heart as lungs_heart_run
@@ -191,6 +191,7 @@ def judged(
     """Thresholds and figures per label from fixed probabilities (n, 14) each."""
     report, other = evaluate.findings(held, masked), evaluate.findings(held, unmasked)
     truth = np.array([p.labels for p in held], dtype=bool)
+    views = {view: of_view(held, masked, view) for view in ("PA", "AP")}
     thresholds, metrics = {}, {}
     for k, label in enumerate(LABELS):
         point = figures.youden(truth[:, k], masked[:, k])
@@ -204,8 +205,28 @@ def judged(
             sensitivity=rounded(point.sensitivity) if point else None,
             specificity=rounded(point.specificity) if point else None,
             auroc_unmasked=rounded(other["auroc"][label]),
+            by_view={view: told[label] for view, told in views.items() if label in told},
         )
     return thresholds, metrics
+
+
+def of_view(
+    held: list[data.LabelledPicture], masked: evaluate.Numbers, view: str
+) -> dict[str, ViewFigures]:
+    """The figures of one view alone; a label without an interval there has none."""
+    rows = [i for i, picture in enumerate(held) if picture.view == view]
+    if not rows:
+        return {}
+    report = evaluate.findings([held[i] for i in rows], masked[rows])
+    return {
+        label: ViewFigures(
+            round(report["auroc"][label], 6),
+            round(report["ci95"][label][0], 6),
+            report["positives"][label],
+        )
+        for label in LABELS
+        if report["auroc"][label] is not None and report["ci95"][label] is not None
+    }
 
 
 def rounded(value: float | None) -> float | None:

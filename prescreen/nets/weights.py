@@ -24,7 +24,7 @@ from safetensors.numpy import load as read_safetensors
 from safetensors.numpy import save as to_safetensors
 
 from prescreen.errors import WeightsError
-from prescreen.study import LABELS, ORGANS, LabelFigures, Model, Network
+from prescreen.study import LABELS, ORGANS, LabelFigures, Model, Network, ViewFigures
 
 Array = npt.NDArray[Any]
 
@@ -38,7 +38,8 @@ class Metric:
     """How good the weights are at one label, on patients they were not trained on.
 
     `low` and `high` bound the 95 % interval of the AUROC; sensitivity and specificity are at the
-    threshold. For an organ, `dice` is its mean and the rest is None.
+    threshold; `by_view` has the figures of PA and AP alone. For an organ, `dice` is its mean and
+    the rest is None.
     """
 
     auroc: float | None = None
@@ -49,6 +50,13 @@ class Metric:
     specificity: float | None = None
     auroc_unmasked: float | None = None
     dice: float | None = None
+    by_view: Mapping[str, ViewFigures] = field(default_factory=dict)
+
+    @classmethod
+    def parsed(cls, raw: Mapping[str, Any]) -> Metric:
+        """From a manifest's JSON."""
+        views = {view: ViewFigures(**told) for view, told in raw.get("by_view", {}).items()}
+        return cls(**{**raw, "by_view": views})
 
 
 @dataclass(frozen=True)
@@ -195,6 +203,7 @@ def _figures(manifest: Manifest, label: str) -> LabelFigures:
         positives=metric.positives,
         sensitivity=metric.sensitivity,
         specificity=metric.specificity,
+        by_view=metric.by_view,
     )
 
 
@@ -256,7 +265,7 @@ def _parsed(raw: dict[str, Any]) -> Manifest:
     values["labels"] = tuple(raw["labels"])
     values["thresholds"] = {k: float(v) for k, v in raw["thresholds"].items()}
     values["calibration"] = {k: (float(a), float(b)) for k, (a, b) in raw["calibration"].items()}
-    values["metrics"] = {k: Metric(**v) for k, v in raw["metrics"].items()}
+    values["metrics"] = {k: Metric.parsed(v) for k, v in raw["metrics"].items()}
     values["sources"] = tuple(Source(**v) for v in raw["sources"])
     limit = raw["distance_limit"]
     values["distance_limit"] = None if limit is None else float(limit)

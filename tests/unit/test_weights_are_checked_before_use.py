@@ -13,10 +13,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+from prescreen.audience import reaches_bar
 from prescreen.errors import WeightsError
 from prescreen.nets import weights
 from prescreen.nets.weights import Manifest, Metric, write_manifest
-from prescreen.study import LABELS, ORGANS
+from prescreen.settings import Report
+from prescreen.study import LABELS, ORGANS, ViewFigures
 
 
 def manifests() -> list[Manifest]:
@@ -27,7 +29,7 @@ def manifests() -> list[Manifest]:
         labels=LABELS,
         thresholds=dict.fromkeys(LABELS, 0.25),
         threshold_rule="youden",
-        metrics={"Hernia": Metric(auroc=0.9, low=0.8, high=0.95, positives=7)},
+        metrics={"Hernia": Metric(0.9, 0.8, 0.95, 7, by_view={"PA": ViewFigures(0.9, 0.85, 5)})},
         **size,
     )
     organs = Manifest(
@@ -57,7 +59,15 @@ def test_what_is_written_is_read_back(folder: Path) -> None:
     assert model.feature_distance_limit == 1.5
     assert model.threshold_rule == "youden" and not model.calibrated
     assert model.figures_of("Hernia").auroc_low == 0.8
+    assert model.figures_of("Hernia").by_view == {"PA": ViewFigures(0.9, 0.85, 5)}
     assert model.figures_of("Mass").auroc is None
+
+
+def test_figures_of_a_view_let_a_finding_reach_the_bar(folder: Path) -> None:
+    model, bar = weights.describe(folder), Report(release_auroc=0.7, release_positives=5)
+    assert reaches_bar(model, "Hernia", "PA", bar)
+    assert not reaches_bar(model, "Hernia", "AP", bar)
+    assert not reaches_bar(model, "Mass", "PA", bar)
 
 
 def test_the_identity_changes_with_the_weights(tmp_path: Path) -> None:
