@@ -36,7 +36,7 @@ port = {port}
 [[receive.peers]]
 ae_title = "MODALITY"
 [[receive.peers]]
-ae_title = "ORTHANC"
+ae_title = "PACS"
 [screen]
 quiet_period = {quiet_period}
 quiet_cap = 10
@@ -189,6 +189,15 @@ class House:
         """What `v_study` says of one study."""
         return reader.show(self.store().engine, study_instance_uid).study
 
+    def stage(self, study_instance_uid: str) -> str:
+        """The work that is next for a study."""
+        return str(self.row(study_instance_uid)["stage"])
+
+    def pending(self, study_instance_uid: str) -> set[str]:
+        """The destinations that something of a study is on its way to."""
+        record = reader.show(self.store().engine, study_instance_uid)
+        return {row["destination"] for row in record.deliveries if row["state"] == "pending"}
+
     def settled(self, study_instance_uid: str, jobs: int = 1) -> bool:
         """Whether a study had so many jobs, the last of them done, and nothing is on its way."""
         rows = reader.studies(self.store().engine, 1_000)
@@ -278,14 +287,14 @@ def choosy(pacs: Pacs, port: int, sop_classes: Sequence[str], status: int = 0) -
 
     def store(event: evt.Event) -> int:
         if status == 0:
-            request, part10 = event.request, event.encoded_dataset()
-            uids = str(request.AffectedSOPClassUID), str(request.AffectedSOPInstanceUID)
+            part10 = event.encoded_dataset()
+            meta = pydicom.dcmread(BytesIO(part10), stop_before_pixels=True).file_meta
+            uids = str(meta.MediaStorageSOPClassUID), str(meta.MediaStorageSOPInstanceUID)
             pacs.received.append((*uids, part10))
         return status
 
-    handlers = [(evt.EVT_C_STORE, store)]
-    server = entity.start_server(("127.0.0.1", port), block=False, evt_handlers=handlers)
+    entity.start_server(("127.0.0.1", port), block=False, evt_handlers=[(evt.EVT_C_STORE, store)])
     try:
         yield
     finally:
-        server.shutdown()
+        entity.shutdown()

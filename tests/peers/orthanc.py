@@ -48,6 +48,7 @@ class Orthanc:
 def running(
     folder: Path,
     ae_title: str = "ORTHANC",
+    dicom_port: int | None = None,
     modalities: Mapping[str, tuple[str, str, int]] | None = None,
     **settings: Any,
 ) -> Iterator[Orthanc]:
@@ -57,7 +58,7 @@ def running(
     added to or in place of those here. RuntimeError with its log where it does not come up.
     """
     binary = shutil.which("Orthanc") or "/usr/sbin/Orthanc"
-    server = Orthanc(ae_title, free_port(), free_port())
+    server = Orthanc(ae_title, dicom_port or free_port(), free_port())
     configuration = folder / "orthanc.json"
     folder.mkdir(parents=True, exist_ok=True)
     configuration.write_text(json.dumps(_configuration(server, folder, modalities) | settings))

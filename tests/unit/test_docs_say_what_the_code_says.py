@@ -6,8 +6,8 @@ import ast
 import re
 import shlex
 from pathlib import Path
+from typing import Any
 
-import click
 import pytest
 import typer
 
@@ -39,11 +39,11 @@ OTHER = (
 )
 
 
-def commands() -> dict[str, click.Command]:
+def commands() -> dict[str, Any]:
     """Every command by the words it is called with, groups included."""
-    found: dict[str, click.Command] = {}
+    found: dict[str, Any] = {}
 
-    def walk(command: click.Command, words: str) -> None:
+    def walk(command: Any, words: str) -> None:
         found[words] = command
         for name, below in getattr(command, "commands", {}).items():
             walk(below, f"{words} {name}")
