@@ -14,6 +14,9 @@ START = datetime.datetime(2026, 1, 31, 8, tzinfo=datetime.UTC)
 def seconds(number: float) -> datetime.timedelta:
     return datetime.timedelta(seconds=number)
 
+#: Rows that nobody has unless they were tried.
+_UNSEEN = (OutboxState.CANCELLED, OutboxState.HELD)
+
 
 @dataclass
 class ModelJob:
@@ -122,8 +125,8 @@ class Model:
     def _predecessor(self, job: ModelJob) -> int | None:
         for other in reversed(self.jobs[: job.job_id - 1]):
             rows = [row for row in self.rows if row.job_id == other.job_id]
-            cancelled = rows and all(row.state is OutboxState.CANCELLED for row in rows)
-            if other.study == job.study and other.has_objects and not cancelled:
+            unseen = rows and all(row.state in _UNSEEN and not row.attempts for row in rows)
+            if other.study == job.study and other.has_objects and not unseen:
                 return other.job_id
         return None
 
