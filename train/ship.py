@@ -32,7 +32,7 @@ NORMALISATION = (
     f"squashed whole to {inputs.COMMON_SIZE} and then to the input size, antialiased bilinear; "
     f"grey scale stretched between the {inputs.STRETCH_QUANTILES} quantiles of its 64 x 64 means"
 )
-WINGSPAN = Source("Wingspan cardiothoracic ratio (Dong et al., MICCAI 2018)", "MIT", "masks", 199)
+WINGSPAN = Source("Wingspan cardiothoracic ratio (Dong et al., MICCAI 2018)", "MIT", "masks", None)
 NIH = Source(
     "NIH ChestX-ray14 (Wang et al., CVPR 2017), NIH Clinical Center",
     "free use with citation and a link to the source",
@@ -115,7 +115,7 @@ def ship_lungs_heart(run: Path, to: Path) -> Manifest:
         normalisation=NORMALISATION,
         labels=ORGANS,
         distance_limit=round(float(np.quantile(distances, KEPT)), 4),
-        sources=lungs_heart_sources(config, len(fit)),
+        sources=lungs_heart_sources(config, fit),
         config=saved["config"],
         source_commit=commit(),
     )
@@ -123,11 +123,13 @@ def ship_lungs_heart(run: Path, to: Path) -> Manifest:
     return write_manifest(to, manifest, tensors)
 
 
-def lungs_heart_sources(config: lungs_heart_run.Config, frontal: int) -> tuple[Source, ...]:
+def lungs_heart_sources(config: lungs_heart_run.Config, fit: list[Path]) -> tuple[Source, ...]:
     use = "radiographs for the statistics of the feature distance"
     if config.teacher:
         use += "; radiographs with masks drawn by the first round"
-    return (WINGSPAN, dataclasses.replace(NIH, use=use, count=frontal))
+    drawn = sum("lungs_heart" in path.parts for path in fit)
+    nih = dataclasses.replace(NIH, use=use, count=len(fit) - drawn)
+    return (dataclasses.replace(WINGSPAN, count=drawn), nih)
 
 
 def add_lungs_heart_figures(to: Path) -> Manifest:
