@@ -6,6 +6,7 @@ Prints one JSON object: CPU and wall-clock milliseconds an image of the networks
 from __future__ import annotations
 
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -14,12 +15,14 @@ import numpy as np
 from bench.stages import NETWORKS, Stopwatch
 from prescreen import node
 from prescreen.dicom.decode import read_image
-from prescreen.nets.screener import BATCH, Screener
 from prescreen.settings import Settings
 
 
 def main(file: str, images: str) -> None:
     """One batch to warm up, then as many as hold `images`."""
+    node.let_waiting_threads_sleep(os.environ)
+    from prescreen.nets.screener import BATCH, Screener
+
     _, radiograph = read_image(Path(file), 64, lambda shape: np.empty(shape, np.float32))
     screener = Screener(node.weights_dir(Settings()))
     batch = [radiograph] * min(BATCH, int(images))
