@@ -16,6 +16,7 @@ from typing import Any
 from prescreen import screening
 from prescreen.audience import for_audience, reaches_bar
 from prescreen.dicom import capture, report
+from prescreen.dicom.wording import is_other_view
 from prescreen.errors import StoreError
 from prescreen.screening import Image
 from prescreen.settings import Report, Settings
@@ -51,18 +52,23 @@ class Desk:
 def write(job: Job, images: Sequence[Image], desk: Desk) -> Results:
     """Write the results of a job and publish them; durable on return, and final.
 
-    A job of which nothing is in scope, or whose images were all seen before, has no objects and
-    no folder: its results are the answers alone. What an earlier attempt published stands.
+    The outcome is that of the study so far, earlier answers included, as the report is of the
+    study so far. A job of which nothing is in scope, or whose images were all seen before, has no
+    objects and no folder: its results are the answers alone. What an earlier attempt published
+    stands.
     """
     earlier = published(job, desk.spool)
     if earlier is not None:
         return earlier
     answers = tuple(image.answer for image in images)
     told = _newest([image for image in images if image.answer.result is not None])
-    outcome, reason = screening.outcome_of([image.result for image in told or images])
-    results = Results(outcome, reason, answers, ())
+    new = [image.result for image in told]
+    own = new or [image.result for image in images]
+    outcome, reason = screening.outcome_of([*own, *_carried_over(new, job.earlier)])
+    alone, why = screening.outcome_of(own)
+    results = Results(outcome, reason if told else why, answers, ())
     readable = [image for image in told if image.source is not None]
-    if outcome is Outcome.OUT_OF_SCOPE or not readable:
+    if alone is Outcome.OUT_OF_SCOPE or not readable:
         return results
     draft = desk.spool.draft(job.job_id)
     objects: list[ResultObject] = []
@@ -73,6 +79,12 @@ def write(job: Job, images: Sequence[Image], desk: Desk) -> Results:
     write_manifest(draft, job, results, names)
     desk.spool.publish(job.job_id, draft)
     return results
+
+
+def _carried_over(new: Sequence[ImageResult], earlier: Sequence[ImageResult]) -> list[ImageResult]:
+    """Of earlier answers those on images that are not answered anew."""
+    uids = {result.header.sop_instance_uid for result in new}
+    return [result for result in earlier if result.header.sop_instance_uid not in uids]
 
 
 def published(job: Job, spool: Spool) -> Results | None:
@@ -182,15 +194,17 @@ def objects(
 
     `images` have a source each, oldest first: patient and study are taken from the newest, which
     carries the corrections. `earlier` are the answers of the study's earlier reports: those
-    on images that are not among `images` are carried over.
+    on images that are not among `images` are carried over. Beside a frontal image that was
+    screened a lateral one stands in the report alone: it needs no notice.
     """
-    new = {image.result.header.sop_instance_uid for image in images}
-    kept = [result for result in earlier if result.header.sop_instance_uid not in new]
+    kept = _carried_over([image.result for image in images], earlier)
     shown = [edition.shown(image.result) for image in images]
     yield _report(images, shown, [edition.shown(result) for result in kept], edition)
     series = generate_uid()
+    is_screened = any(result.outcome is Outcome.SCREENED for result in [*shown, *kept])
     for number, (image, result) in enumerate(zip(images, shown, strict=True), start=1):
-        if result.outcome is not Outcome.OUT_OF_SCOPE:
+        listed_only = is_screened and is_other_view(result)
+        if result.outcome is not Outcome.OUT_OF_SCOPE and not listed_only:
             yield _capture(image, result, series, number, edition, images[-1].source)
 
 
