@@ -261,7 +261,7 @@ def _is_seen_from_the_side(orientation: tuple[str, ...]) -> bool:
 
 # ---------------------------------------------------------------- pixels
 
-#: Both are a third of what the smallest of 2,250 frontal radiographs had, or less.
+#: The least of 2,250 frontal radiographs had 345 pixels a side and a contrast of 0.17.
 _LEAST_SIDE = 200
 _LEAST_CONTRAST = 0.04
 #: 112,120 frontal radiographs had 0.56 to 1.85.
