@@ -33,18 +33,18 @@ def test_the_import_contracts_hold() -> None:
     assert result.returncode == 0, result.stdout
 
 
-@pytest.mark.parametrize("role", ["receive", "deliver"])
-def test_only_the_screener_imports_torch(role: str) -> None:
+@pytest.mark.parametrize("heavy", ["torch", "apscheduler", "alembic", "highdicom"])
+def test_what_every_role_imports_is_light(heavy: str) -> None:
     code = (
-        "import sys; import prescreen.node; import prescreen.dicom.receive; "
-        "import prescreen.dicom.send; sys.exit('torch' in sys.modules)"
+        "import sys; import prescreen.cli; import prescreen.dicom.receive; "
+        f"import prescreen.dicom.send; sys.exit({heavy!r} in sys.modules)"
     )
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0, role
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
 def test_no_room_is_called_by_an_empty_word() -> None:
-    banned = re.compile(r"util|helper|common|core|base|manager|service|handler")
-    assert [path for path in SOURCES if banned.search(path.stem)] == []
+    banned = re.compile(r"utils?|helpers?|common|core|base|managers?|services?|handlers?")
+    assert [path for path in SOURCES if banned.fullmatch(path.stem)] == []
 
 
 def test_nothing_is_global_and_nothing_is_a_stub() -> None:
@@ -61,7 +61,8 @@ def test_nothing_is_global_and_nothing_is_a_stub() -> None:
 
 def test_functions_stay_short() -> None:
     long = []
-    for path in SOURCES:
+    written = [path for path in SOURCES if "migrations" not in path.parts]  # those list tables
+    for path in written:
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.FunctionDef):
                 length = (node.end_lineno or node.lineno) - node.lineno + 1
