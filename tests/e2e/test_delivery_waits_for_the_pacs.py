@@ -2,67 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
-import pydicom
 import pytest
-from pydicom.uid import UID
 
-from prescreen import pipeline
 from prescreen.dicom.report import COMPREHENSIVE_3D_SR
-from prescreen.errors import UnusableImage
-from prescreen.pipeline import Tools
 from prescreen.store import audit, reader
-from prescreen.store.queue import utc_now
 from prescreen.store.reader import StudyRecord
-from prescreen.study import Incoming, Radiograph, Screening
-from tests import results
+from tests.e2e.blind import answered
 from tests.e2e.house import UNCLOSED, House, chest, choosy, house, listening, wait_until
 
 pytestmark = pytest.mark.filterwarnings(UNCLOSED)
 
 SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
 CLASSES = (COMPREHENSIVE_3D_SR, SECONDARY_CAPTURE)
-
-
-class BlindDecoder:
-    """Decodes nothing, so that every study ends with a notice and no network is needed."""
-
-    def read_all(self, paths: Sequence[Path]) -> list[UnusableImage]:
-        return [UnusableImage("not decoded", reason="decode_failed") for _ in paths]
-
-
-def _no_screener(radiographs: Sequence[Radiograph]) -> list[Screening]:
-    assert not radiographs
-    return []
-
-
-def answered(home: House, path: Path) -> str:
-    """Keep a file and answer it with a notice; its Study Instance UID."""
-    store, ds = home.store(), pydicom.dcmread(path, stop_before_pixels=True)
-    incoming = Incoming(
-        sop_class_uid=str(ds.SOPClassUID),
-        sop_instance_uid=str(ds.SOPInstanceUID),
-        transfer_syntax_uid=str(UID(ds.file_meta.TransferSyntaxUID)),
-        part10=path.read_bytes(),
-        calling_ae_title="MODALITY",
-        called_ae_title="PRESCREEN",
-        peer_address="127.0.0.1",
-    )
-    limits = home.settings.screen
-    pipeline.keep(incoming, spool=store.spool, queue=store.queue, screen=limits, minimum_free=0)
-    tools = Tools(
-        home.settings,
-        store.queue,
-        store.spool,
-        BlindDecoder(),  # type: ignore[arg-type]
-        _no_screener,
-        results.model(),
-        utc_now,
-    )
-    pipeline.screen(store.queue.claim("test", 60), tools)
-    return str(ds.StudyInstanceUID)
 
 
 def record_of(home: House, study: str) -> StudyRecord:

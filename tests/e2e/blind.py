@@ -1,0 +1,67 @@
+"""Answers without networks: nothing is decoded, so that every study gets a notice, at once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pydicom
+from pydicom.uid import UID
+
+from prescreen import pipeline
+from prescreen.errors import UnusableImage
+from prescreen.pipeline import Tools
+from prescreen.store.queue import utc_now
+from prescreen.study import Incoming, Radiograph, Screening
+from tests import results
+from tests.e2e.house import House
+
+
+class BlindDecoder:
+    """Decodes nothing, so that every study ends with a notice and no network is needed."""
+
+    def read_all(self, paths: Sequence[Path]) -> list[UnusableImage]:
+        return [UnusableImage("not decoded", reason="decode_failed") for _ in paths]
+
+
+def _no_screener(radiographs: Sequence[Radiograph]) -> list[Screening]:
+    assert not radiographs
+    return []
+
+
+def answered(home: House, path: Path) -> str:
+    """Keep a file and answer it with a notice; its Study Instance UID."""
+    study = _kept(home, path)
+    answer(home)
+    return study
+
+
+def _kept(home: House, path: Path) -> str:
+    store, ds = home.store(), pydicom.dcmread(path, stop_before_pixels=True)
+    incoming = Incoming(
+        sop_class_uid=str(ds.SOPClassUID),
+        sop_instance_uid=str(ds.SOPInstanceUID),
+        transfer_syntax_uid=str(UID(ds.file_meta.TransferSyntaxUID)),
+        part10=path.read_bytes(),
+        calling_ae_title="MODALITY",
+        called_ae_title="PRESCREEN",
+        peer_address="127.0.0.1",
+    )
+    limits = home.settings.screen
+    pipeline.keep(incoming, spool=store.spool, queue=store.queue, screen=limits, minimum_free=0)
+    return str(ds.StudyInstanceUID)
+
+
+def answer(home: House) -> None:
+    """Answer what is due with notices."""
+    store = home.store()
+    tools = Tools(
+        home.settings,
+        store.queue,
+        store.spool,
+        BlindDecoder(),  # type: ignore[arg-type]
+        _no_screener,
+        results.model(),
+        utc_now,
+    )
+    pipeline.screen(store.queue.claim("test", 60), tools)
