@@ -22,6 +22,7 @@ from pydicom.uid import UID
 from pynetdicom import AE, AllStoragePresentationContexts, evt
 from pynetdicom.association import Association
 from pynetdicom.dsutils import create_file_meta, encode_file_meta
+from pynetdicom.presentation import PresentationContext
 from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
 from pynetdicom.transport import AssociationServer, ThreadedAssociationServer
 
@@ -68,6 +69,16 @@ _COMMENTS = {
 _REJECTED_PERMANENT = 0x01
 _BY_SERVICE_USER, _BY_PRESENTATION = 0x01, 0x03
 _CALLING_NOT_RECOGNISED, _CALLED_NOT_RECOGNISED = 0x03, 0x07
+
+
+class _Shared(list[PresentationContext]):
+    """Contexts that all associations read: copying 170 of them for each costs more than its C-ECHO.
+
+    The library copies what a server supports for each association, and only reads the copy.
+    """
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> _Shared:
+        return self
 
 
 class Receiver:
@@ -160,7 +171,7 @@ class Receiver:
         handler = self._request_handler
         options: dict[str, Any] = {} if handler is None else {"request_handler": handler}
         try:
-            return entity.make_server(
+            server = entity.make_server(
                 (self._settings.host, self._settings.port),
                 evt_handlers=[
                     (evt.EVT_CONN_OPEN, limit_blocking, [self._settings.network_timeout]),
@@ -175,6 +186,8 @@ class Receiver:
             )
         except OSError as error:
             raise _cannot_listen(self._settings, error) from None
+        server.contexts = _Shared(server.contexts)
+        return server
 
     def _admit(self, event: evt.Event) -> None:
         """Reject the association unless called and calling AE title and network agree.

@@ -40,9 +40,15 @@ class Answer(NamedTuple):
 def as_json(result: ImageResult) -> str:
     """The whole answer as JSON; StoreError where a number in it is not finite."""
     try:
-        return json.dumps(dataclasses.asdict(result), default=_plain, allow_nan=False)
+        return json.dumps(as_plain(result), default=plain, allow_nan=False)
     except ValueError as error:
         raise StoreError(f"a result cannot be stored: {error}") from error
+
+
+def as_plain(result: ImageResult) -> dict[str, Any]:
+    """The answer as what JSON knows, times and numbers of numpy excepted; nothing is copied."""
+    findings = [vars(finding) for finding in result.findings]
+    return {**vars(result), "header": vars(result.header), "findings": findings}
 
 
 def from_json(text: str) -> ImageResult:
@@ -54,7 +60,8 @@ def from_json(text: str) -> ImageResult:
     return ImageResult(**_known(ImageResult, stored))
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
+    """What JSON does not know, as what it does: an instant, a number of numpy."""
     if isinstance(value, datetime.datetime):
         return value.isoformat()
     return value.item()  # a number of numpy

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from prescreen.errors import StoreError
-from prescreen.store.answers import Answer, as_json, from_json
+from prescreen.store.answers import Answer, as_plain, from_json, plain
 from prescreen.study import Audience, Disposition, Job, Outcome, ResultObject
 
 NAME = "manifest.json"
@@ -41,10 +41,11 @@ def write_manifest(folder: Path, job: Job, results: Results, destinations: Seque
         "destinations": list(destinations),
         "outcome": results.outcome,
         "reason": results.reason,
-        "objects": [asdict(item) for item in results.objects],
+        "objects": [vars(item) for item in results.objects],
         "answers": [_stored(answer) for answer in results.answers],
     }
-    (folder / NAME).write_text(json.dumps(content, indent=1), encoding="utf-8")
+    text = json.dumps(content, default=plain, allow_nan=False)
+    (folder / NAME).write_text(text, encoding="utf-8")
 
 
 def _stored(answer: Answer) -> dict[str, Any]:
@@ -53,7 +54,7 @@ def _stored(answer: Answer) -> dict[str, Any]:
         "sop_instance_uid": answer.instance.sop_instance_uid,
         "disposition": answer.disposition,
         "pixel_sha256": answer.pixel_sha256,
-        "result": None if answer.result is None else json.loads(as_json(answer.result)),
+        "result": None if answer.result is None else as_plain(answer.result),
     }
 
 
