@@ -26,4 +26,4 @@ def test_the_hottest_cell_is_hottest_where_it_lies(
 def test_it_stays_between_nothing_and_one() -> None:
     grid = np.random.default_rng(0).random((7, 7), dtype=np.float32)
     large = on_stored_pixels(grid, (100, 60))
-    assert 0.0 <= large.min() and large.max() <= 1.0
+    assert large.min() >= 0.0 and large.max() <= 1.0
