@@ -230,6 +230,40 @@ def go_live(destination: Name, why: Why, who: Who = "", config: Config = None) -
     typer.echo(f"{destination} is live for studies claimed from now on")
 
 
+@app.command("go-silent")
+def go_silent(destination: Name, why: Why, who: Who = "", config: Config = None) -> None:
+    """Close a destination: results of studies claimed from now on are not sent to it.
+
+    Example: prescreen go-silent main --why "evaluation is over"
+    """
+    settings = _settings(config)
+    settings.destination(destination)
+    store = node.open_store(settings)
+    Destinations(store.engine).go_silent(destination, who or _login(), why)
+    typer.echo(f"{destination} is silent for studies claimed from now on; `hold` stops the rest")
+
+
+@app.command()
+def erase(
+    study: Annotated[str, typer.Argument(help="Study Instance UID, accession number or job.")],
+    why: Why,
+    who: Who = "",
+    config: Config = None,
+) -> None:
+    """Forget the patient of a study: identity, answers, files. The audit chain stays whole.
+
+    What the PACS has is deleted there. Example: prescreen erase 2.25.123 --why "asked to"
+    """
+    from prescreen.store.retention import Retention
+
+    store = node.open_store(_settings(config))
+    uid = str(reader.show(store.engine, study).study["study_instance_uid"])
+    paths = Retention(store.engine).erase(uid, who or _login(), why)
+    for path in paths:
+        store.spool.remove(path)
+    typer.echo(f"study {uid} is erased: {len(paths)} files and folders removed")
+
+
 @app.command()
 def hold(
     destination: Annotated[

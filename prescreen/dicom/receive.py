@@ -46,6 +46,7 @@ from prescreen.errors import (
     InvalidInstance,
     Refusal,
     SettingsError,
+    StoreError,
 )
 from prescreen.study import Incoming
 
@@ -237,18 +238,14 @@ class Receiver:
             *detail.values(),
             left_out,
         )
-        try:
-            self._audit("association.refused", {**detail, "left_out": left_out})
-        except Exception as error:
-            # the library would swallow it; the peer has its answer already
-            logger.error("association.refused could not be audited: %s", _trace(error))
+        self._note("association.refused", {**detail, "left_out": left_out})
 
     def _store(self, event: evt.Event) -> int | Dataset:
         """Answer one C-STORE request (PS3.7 9.1.1, PS3.4 B.2.3).
 
         0x0000  kept, durable (PS3.4 B.2.2)
         0x0117  Affected SOP Instance UID malformed (PS3.7 C.5.12)
-        0xA700  no room, database locked, out of memory (PS3.4 Table B.2-1)
+        0xA700  no room, store unusable or locked, out of memory (PS3.4 Table B.2-1)
         0xA900  the data set's or the context's UID differs from the command's (Table B.2-1)
         0xC000  does not parse, or a fault of ours (Table B.2-1); never the library's 0xC211
         """
@@ -262,7 +259,7 @@ class Receiver:
         except Refusal as refusal:
             self._say(event, refusal.status, f"{type(refusal).__name__}: {refusal}")
             return refusal.status
-        except (OSError, MemoryError) as error:
+        except (OSError, MemoryError, StoreError) as error:
             self._say(event, OUT_OF_RESOURCES, _trace(error))
             return OUT_OF_RESOURCES
         except Exception as error:
@@ -274,14 +271,24 @@ class Receiver:
     def _say(self, event: evt.Event, status: int, why: str) -> None:
         calling = printable(event.assoc.requestor.ae_title)
         left_out = self._throttle.admit((calling, str(status)), every=1.0)
-        if left_out is not None:
-            logger.error(
-                "instance from %s refused with 0x%04X (%d more like it since): %s",
-                calling,
-                status,
-                left_out,
-                why,
-            )
+        if left_out is None:
+            return
+        logger.error(
+            "instance from %s refused with 0x%04X (%d more like it since): %s",
+            calling,
+            status,
+            left_out,
+            why,
+        )
+        detail = {"calling_ae_title": calling, "status": f"0x{status:04X}", "left_out": left_out}
+        self._note("instance.refused", detail)
+
+    def _note(self, kind: str, detail: dict[str, Any]) -> None:
+        """Audit what was refused; whether that works or not, the peer gets its answer."""
+        try:
+            self._audit(kind, detail)
+        except Exception as error:
+            logger.error("%s could not be audited: %s", kind, _trace(error))
 
 
 def _end(associations: list[Association]) -> None:

@@ -162,7 +162,8 @@ def test_the_run_had_its_failures(run: Run) -> None:
     assert all(CANARY in name for name in run.patient_names), "the canaries came in"
     assert "refused with 0x" in log
     assert "association refused" in log
-    for kind in ("job.screened", "job.not_screened", "job.out_of_scope", "association.refused"):
+    kinds = ("job.screened", "job.not_screened", "job.out_of_scope")
+    for kind in (*kinds, "association.refused", "instance.refused"):
         assert kind in export
 
 
