@@ -42,8 +42,8 @@ test: peers $(STAMP) check  ## install, check, run the tests
 bench: peers $(STAMP)  ## rates, CPU per study, memory, latency: one JSON and one table
 	$(BIN)/python -m bench --json bench.json
 
-soak: peers $(STAMP)  ## the slow tests
-	$(BIN)/python -m pytest -m soak
+soak: peers $(STAMP)  ## the property tests with new examples, a thousand each
+	HYPOTHESIS=random $(BIN)/python -m pytest tests/properties tests/unit
 
 train: $(STAMP)  ## train both networks on the data at hand (hours on a CPU)
 	$(BIN)/python -m train.lungs_heart --out $(RUNS)

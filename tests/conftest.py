@@ -12,6 +12,13 @@ import shutil
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+# The same examples in every run of `make test`, so that a failure is the change's own; `make soak`
+# (HYPOTHESIS=random) looks for new ones. No deadline: timings are the bench's.
+settings.register_profile("same", derandomize=True, deadline=None, database=None)
+settings.register_profile("random", deadline=None, max_examples=1_000)
+settings.load_profile(os.environ.get("HYPOTHESIS", "same"))
 
 PEERS = ("storescu", "storescp", "echoscu", "dsrdump", "dcmcjpeg", "Orthanc")
 APT = "apt-get install -y dcmtk orthanc"
