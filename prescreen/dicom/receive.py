@@ -36,6 +36,7 @@ from prescreen.dicom.entity import (
     is_uid,
     limit_blocking,
     printable,
+    read_widely,
 )
 from prescreen.dicom.heap import give_back_freed, share_one_heap
 from prescreen.dicom.identity import TRANSFER_SYNTAXES
@@ -176,6 +177,7 @@ class Receiver:
                 (self._settings.host, self._settings.port),
                 evt_handlers=[
                     (evt.EVT_CONN_OPEN, limit_blocking, [self._settings.network_timeout]),
+                    (evt.EVT_CONN_OPEN, read_widely),
                     (evt.EVT_REQUESTED, self._admit),
                     (evt.EVT_REJECTED, self._was_rejected),
                     (evt.EVT_DIMSE_RECV, _abort_without_instance),
