@@ -14,6 +14,7 @@ START = datetime.datetime(2026, 1, 31, 8, tzinfo=datetime.UTC)
 def seconds(number: float) -> datetime.timedelta:
     return datetime.timedelta(seconds=number)
 
+
 #: Rows that nobody has unless they were tried.
 _UNSEEN = (OutboxState.CANCELLED, OutboxState.HELD)
 
