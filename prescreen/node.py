@@ -45,8 +45,6 @@ EXIT_SETTINGS = 2
 
 #: Seconds a role is given to end by itself, and the longest pause before it is started again.
 GRACE = 30.0
-#: Seconds an association to a destination stays open for the next result.
-LINGER = 3.0
 RESTART_CAP = 30.0
 
 
@@ -197,7 +195,6 @@ def _deliverer(
         partial(store.outbox.renew, lease=lease),
         renew_every=lease / 3,
         idle=sender.close,
-        idle_after=LINGER,
     )
 
 

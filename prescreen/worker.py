@@ -8,10 +8,8 @@ itself. The loop ends between two pieces of work, never inside one.
 from __future__ import annotations
 
 import logging
-import math
 import signal
 import threading
-import time
 from collections.abc import Callable, Sequence
 from types import FrameType
 from typing import Generic, TypeVar
@@ -28,8 +26,7 @@ class Worker(Generic[Work]):
 
     `claim` returns what is due (nothing: an empty sequence) with the leases set; `handle` does it
     and settles it; `renew` pushes a lease back and raises LeaseLost where another owns the work
-    by now. `pause` and `renew_every` are seconds. `idle` is called whenever nothing is due, and has
-    not been for `idle_after` seconds.
+    by now. `pause` and `renew_every` are seconds. `idle` is called whenever nothing is due.
     """
 
     def __init__(
@@ -41,7 +38,6 @@ class Worker(Generic[Work]):
         pause: float = 0.5,
         renew_every: float = 60.0,
         idle: Callable[[], None] | None = None,
-        idle_after: float = 0.0,
     ) -> None:
         self._claim = claim
         self._handle = handle
@@ -49,8 +45,6 @@ class Worker(Generic[Work]):
         self._pause = pause
         self._renew_every = renew_every
         self._idle = idle
-        self._idle_after = idle_after
-        self._worked_at = -math.inf
         self._stop = threading.Event()
 
     def stop(self) -> None:
@@ -76,7 +70,7 @@ class Worker(Generic[Work]):
             logger.exception("cannot claim work; trying again")
             return False
         if not work:
-            if self._idle and time.monotonic() - self._worked_at >= self._idle_after:
+            if self._idle is not None:
                 self._idle()
             return False
         done = threading.Event()
@@ -91,7 +85,6 @@ class Worker(Generic[Work]):
         finally:
             done.set()
             renewal.join()
-            self._worked_at = time.monotonic()
         return True
 
     def _keep_leases(self, work: Sequence[Work], done: threading.Event) -> None:

@@ -23,24 +23,6 @@ def test_it_handles_what_is_due_and_says_when_nothing_is() -> None:
     assert idle == [True]
 
 
-def test_it_is_not_idle_right_after_its_work() -> None:
-    due: list[list[str]] = []
-    idle: list[bool] = []
-    worker: Worker[str] = Worker(
-        claim=lambda: due.pop(0) if due else [],
-        handle=lambda work: None,
-        renew=lambda piece: None,
-        idle=lambda: idle.append(True),
-        idle_after=3600,
-    )
-    assert not worker.run_once()
-    assert idle == [True], "never worked: idle at once"
-    due.append(["b"])
-    worker.run_once()
-    worker.run_once()
-    assert idle == [True]
-
-
 def test_it_renews_each_lease_while_the_work_lasts() -> None:
     renewed: list[str] = []
     enough = threading.Event()
