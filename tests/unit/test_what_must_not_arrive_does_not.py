@@ -1,0 +1,206 @@
+"""Corrections, holds, what cannot be sent: what must not arrive does not, and the rest does."""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from prescreen import pipeline, reporting, screening
+from prescreen.errors import UnusableImage
+from prescreen.pipeline import Route
+from prescreen.settings import Scope
+from prescreen.store import audit, reader
+from prescreen.store.answers import Answer
+from prescreen.study import Disposition, Header, ImageResult, Instance, Outcome, Radiograph
+from tests.pictures import data_set, part10, ramp
+from tests.store_bench import PACS, StoreBench, result
+
+
+class Peer:
+    """Takes what it is sent; `broken` names what makes it stumble, and how."""
+
+    def __init__(self, broken: dict[str, Exception] | None = None) -> None:
+        self.broken, self.sent = broken or {}, list[str]()
+        self.before_each: Any = lambda: None
+
+    def send(self, part10: Path | bytes) -> int:
+        assert isinstance(part10, Path)
+        if part10.name in self.broken:
+            raise self.broken[part10.name]
+        self.sent.append(part10.name)
+        self.before_each()
+        return 0x0000
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> StoreBench:
+    found = StoreBench(tmp_path)
+    found.destinations.go_live("pacs", "me", "test")
+    return found
+
+
+def _route(bench: StoreBench, peer: Peer) -> Route:
+    return Route(PACS, bench.outbox, peer, lambda: bench.now)  # type: ignore[arg-type]
+
+
+def _states(bench: StoreBench, study: str) -> list[str]:
+    return [str(row["state"]) for row in reader.show(bench.engine, study).deliveries]
+
+
+def test_a_report_under_an_old_identity_is_withdrawn_also_if_it_was_tried(
+    bench: StoreBench,
+) -> None:
+    bench.screened("1.2.1", PACS)
+    (row,) = bench.outbox.claim("pacs", 60)
+    bench.outbox.retry(row, 5, "the peer is away")
+    bench.keep("1.2.1", 2, patient_id="ANOTHER")
+    assert _states(bench, "1.2.1") == ["cancelled"]
+    (job,) = bench.claim()
+    assert job.predecessor_job_id is not None, "it was tried: the PACS may have it"
+
+
+def test_what_is_in_a_senders_hand_is_left_to_it(bench: StoreBench) -> None:
+    bench.screened("1.2.1", PACS)
+    (row,) = bench.outbox.claim("pacs", 60)
+    bench.keep("1.2.1", 2, patient_id="ANOTHER")
+    bench.outbox.delivered(row, 0)
+    assert _states(bench, "1.2.1") == ["delivered"]
+
+
+def test_a_silent_report_is_nobodys_predecessor(tmp_path: Path) -> None:
+    bench = StoreBench(tmp_path)
+    bench.screened("1.2.1", PACS)
+    assert _states(bench, "1.2.1") == ["held"]
+    bench.keep("1.2.1", 2)
+    (job,) = bench.claim()
+    assert job.predecessor_job_id is None
+
+
+def test_a_hold_stops_what_was_claimed_already(bench: StoreBench) -> None:
+    for study in ("1.2.1", "1.2.2", "1.2.3"):
+        bench.screened(study, PACS)
+    peer = Peer()
+    peer.before_each = lambda: bench.destinations.hold("pacs", "me", "looks wrong")
+    pipeline.deliver(bench.outbox.claim("pacs", 60, 3), _route(bench, peer))
+    assert len(peer.sent) == 1
+    bench.destinations.release("pacs", "me", "looked into")
+    bench.wait(1)
+    left = bench.outbox.claim("pacs", 60, 3)
+    assert [row.attempt for row in left] == [1, 1], "they were not tried"
+
+
+@pytest.mark.parametrize(
+    ("error", "state"),
+    [
+        (ValueError("cannot encode"), "parked"),
+        (FileNotFoundError(2, "No such file"), "parked"),
+        (OSError(24, "Too many open files"), "pending"),
+    ],
+)
+def test_an_object_that_cannot_be_sent_stops_nothing_behind_it(
+    bench: StoreBench, error: Exception, state: str
+) -> None:
+    bench.screened("1.2.1", PACS)
+    bench.screened("1.2.2", PACS)
+    claimed = bench.outbox.claim("pacs", 60, 2)
+    poison = claimed[0].path.name
+    peer = Peer({poison: error})
+
+    pipeline.deliver(claimed[:1], _route(bench, peer))
+    pipeline.deliver(claimed[1:], _route(bench, Peer()))
+    assert _states(bench, "1.2.1") == [state]
+    assert _states(bench, "1.2.2") == ["delivered"]
+
+
+def test_a_rescreen_takes_the_newest_version_of_an_instance(bench: StoreBench) -> None:
+    bench.screened("1.2.1", PACS)
+    bench.keep("1.2.1", 1, b"corrected", patient_id="RIGHT")
+    (job,) = bench.claim()
+    (again,) = job.instances
+    bench.queue.settle(
+        job, Outcome.SCREENED, None, [Answer(again, _answer(again), Disposition.REVISION)], [], []
+    )
+    bench.queue.rescreen("1.2.1", "me", "test")
+    (rebuilt,) = bench.claim()
+    assert [instance.instance_id for instance in rebuilt.instances] == [again.instance_id]
+
+
+def _answer(instance: Instance) -> ImageResult:
+    return result(instance.sop_instance_uid, instance.study_instance_uid)
+
+
+def test_results_of_another_job_of_that_number_are_set_aside(bench: StoreBench) -> None:
+    bench.keep("1.2.1", 1)
+    (job,) = bench.claim()
+    draft = bench.spool.draft(job.job_id)
+    (draft / "manifest.json").write_text('{"study_instance_uid": "9.9", "answers": []}')
+    bench.spool.publish(job.job_id, draft)
+    assert reporting.published(job, bench.spool) is None
+    assert bench.spool.results(job.job_id) is None
+    assert list((bench.spool.root / "quarantine").glob("*.reason"))
+    assert audit.verify(bench.engine).whole
+
+
+class NoPixels:
+    """Decodes nothing."""
+
+    def read_all(self, paths: Sequence[Path]) -> list[Any]:
+        return [UnusableImage("cut short", reason="truncated") for _ in paths]
+
+
+def _instance(number: int, disposition: Disposition, pixels: str | None) -> Instance:
+    now = datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC)
+    return Instance(
+        number, "1.2", "1.3", "1.4", "1.5", "1.6", "", 1, Path("x"), "CR", now,
+        disposition=disposition, pixel_sha256=pixels,
+    )  # fmt: skip
+
+
+def test_a_copy_that_does_not_decode_takes_nothing_back() -> None:
+    first = _instance(1, Disposition.NEW, "abc")
+    again = screening.Image(_instance(2, Disposition.AGAIN, None), header=_header())
+    told = screening._told_apart(again, [], NoPixels(), lambda uid: [first])
+    assert told.disposition is Disposition.CONFLICT
+    assert told.answer.result is None
+
+
+def test_where_the_first_did_not_decode_the_second_is_the_first() -> None:
+    first = _instance(1, Disposition.NEW, None)
+    readable = screening.Image(
+        _instance(2, Disposition.AGAIN, None), header=_header(), radiograph=_radiograph()
+    )
+    told = screening._told_apart(readable, [], NoPixels(), lambda uid: [first])
+    assert told.disposition is Disposition.NEW
+
+
+def test_the_age_of_a_radiograph_counts_to_when_it_first_came() -> None:
+    came = datetime.datetime(2026, 1, 1, 12, tzinfo=datetime.UTC)
+    first = _instance(1, Disposition.NEW, None)
+    header = _header(acquired=came - datetime.timedelta(hours=47), patient_age=50.0)
+    instance = Instance(**{**vars(first), "received_at": came})
+    image = screening._asked(screening.Image(instance, header=header), Scope(), None)
+    assert image.refused is None, "however long ago that is by now"
+    old = _header(acquired=came - datetime.timedelta(hours=49), patient_age=50.0)
+    refused = screening._asked(screening.Image(instance, header=old), Scope(), None).refused
+    assert refused == (Outcome.OUT_OF_SCOPE, "prior")
+
+
+def _header(**values: Any) -> Header:
+    return Header("1.5", "1.4", "1.3", "1.2", modality="CR", **values)
+
+
+def _radiograph() -> Radiograph:
+    return Radiograph(_header(), np.zeros((4, 4), dtype=np.float32), (4, 4), None, "abc")
+
+
+def test_a_job_that_failed_says_out_of_scope_of_what_was_never_in_it(tmp_path: Path) -> None:
+    path = tmp_path / "knee.dcm"
+    path.write_bytes(part10(data_set(ramp(), BodyPartExamined="KNEE")))
+    instance = Instance(**{**vars(_instance(1, Disposition.NEW, None)), "path": path})
+    image = screening.given_up(instance, "error", None)
+    assert image.refused == (Outcome.OUT_OF_SCOPE, "body_part")
