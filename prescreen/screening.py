@@ -104,6 +104,7 @@ def _screened(header: Header, radiograph: Radiograph, screening: Screening) -> I
         cardiac_diameter=in_pixels(anatomy.cardiac_diameter),
         thoracic_diameter=in_pixels(anatomy.thoracic_diameter),
         feature_distance=screening.feature_distance,
+        network=screening.model.findings,
     )
 
 

@@ -398,6 +398,8 @@ class ImageResult:
     thoracic_diameter: tuple[float, float, float] | None = None
     feature_distance: float | None = None
     carried_over: bool = False
+    #: the network that gave the findings: an answer carried over may come from earlier weights
+    network: Network | None = None
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import dataclasses
 import datetime
 import functools
 import shutil
@@ -27,6 +28,7 @@ from prescreen.study import (
     ImageResult,
     Incoming,
     Job,
+    Network,
     Outcome,
     ResultObject,
     generate_uid,
@@ -115,8 +117,9 @@ def result(sop: str, study: str, state: str = "flagged") -> ImageResult:
     header = Header(
         "1.2.840.1", sop, "1.2.9", study, image_type=("ORIGINAL", "PRIMARY"), acquired=when
     )
-    diameter = (10.5, 1.0, 9.0)
-    return ImageResult(header, Outcome.SCREENED, None, findings, 0.47, diameter, diameter, 1.5)
+    diameter, network = (10.5, 1.0, 9.0), Network("prescreen findings", "1", "ab" * 32, "2.25.7")
+    found = ImageResult(header, Outcome.SCREENED, None, findings, 0.47, diameter, diameter, 1.5)
+    return dataclasses.replace(found, network=network)
 
 
 def report(audience: Audience) -> ResultObject:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+from collections.abc import Iterable
 
 import pydicom
 
@@ -64,17 +65,22 @@ def patient_and_study(source: pydicom.Dataset, study_instance_uid: str) -> Eleme
 
 
 def put_equipment(
-    elements: Elements, manufacturer: str, model: Model, made: datetime.datetime
+    elements: Elements,
+    manufacturer: str,
+    model: Model,
+    made: datetime.datetime,
+    earlier: Iterable[Network] = (),
 ) -> None:
     """General Equipment (C.7.5.1) and, for each network, one Contributing Equipment (C.12.1).
 
     Each contributing item is of purpose (109102, DCM, "Processing Equipment") and equals the
-    algorithm identification (TID 4019) in the report's tree.
+    algorithm identification (TID 4019) in the report's tree; `earlier` are the networks whose
+    answers are carried over.
     """
     elements.put("Manufacturer", manufacturer)
     elements.put("ManufacturerModelName", OWN_MODEL)
     elements.put("SoftwareVersions", __version__)
-    networks = (model.findings, model.lungs_heart)
+    networks = dict.fromkeys((model.findings, model.lungs_heart, *earlier))
     items = [_contributing(manufacturer, network, made) for network in networks]
     elements.put("ContributingEquipmentSequence", items)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 
 import pydicom
@@ -99,7 +99,8 @@ def measurement_report(
     elements.put("SOPClassUID", COMPREHENSIVE_3D_SR)
     elements.put("SOPInstanceUID", sop_instance_uid)
     put_times(elements, local)
-    put_equipment(elements, settings.manufacturer, model, local)
+    earlier = [result.network for result in results if result.network is not None]
+    put_equipment(elements, settings.manufacturer, model, local, earlier)
     put_coding_scheme(elements, settings.manufacturer)
     _put_series(elements, results, settings, series_instance_uid)
     _put_document(elements, sources[0], results, predecessors)
@@ -260,10 +261,11 @@ def _imaging_measurements(
     by_uid = {Attributes(source).text("SOPInstanceUID"): source for source in sources}
     groups: list[bytes] = []
     for result in results:
-        groups.append(image_group(result, model, settings.manufacturer))
+        used = replace(model, findings=result.network) if result.network else model
+        groups.append(image_group(result, used, settings.manufacturer))
         for finding in result.findings:
             coded = found[finding.label]
-            groups.append(finding_group(result, finding, coded, model, settings, below_bar))
+            groups.append(finding_group(result, finding, coded, used, settings, below_bar))
         source = by_uid.get(result.header.sop_instance_uid)
         if result.cardiothoracic_ratio is not None:
             groups.append(ratio_group(result, model, settings.manufacturer, source))

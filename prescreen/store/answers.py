@@ -20,6 +20,7 @@ from prescreen.study import (
     Header,
     ImageResult,
     Instance,
+    Network,
     Outcome,
 )
 
@@ -48,7 +49,9 @@ def as_json(result: ImageResult) -> str:
 def as_plain(result: ImageResult) -> dict[str, Any]:
     """The answer as what JSON knows, times and numbers of numpy excepted; nothing is copied."""
     findings = [vars(finding) for finding in result.findings]
-    return {**vars(result), "header": vars(result.header), "findings": findings}
+    network = None if result.network is None else vars(result.network)
+    told = {"header": vars(result.header), "findings": findings, "network": network}
+    return {**vars(result), **told}
 
 
 def from_json(text: str) -> ImageResult:
@@ -57,6 +60,8 @@ def from_json(text: str) -> ImageResult:
     stored["header"] = _header(stored["header"])
     stored["outcome"] = Outcome(stored["outcome"])
     stored["findings"] = tuple(_finding(finding) for finding in stored["findings"])
+    if stored.get("network") is not None:
+        stored["network"] = Network(**_known(Network, stored["network"]))
     return ImageResult(**_known(ImageResult, stored))
 
 

@@ -287,6 +287,20 @@ def test_times_are_in_the_zone_of_the_source_if_it_has_one() -> None:
     assert there.ContentTime == f"{results.MADE.astimezone():%H%M%S}", "the clock of this house"
 
 
+def test_an_answer_carried_over_is_said_to_be_of_the_weights_that_gave_it() -> None:
+    source, model = results.chest(), results.model()
+    earlier = replace(model.findings, version="0.0.9", sha256="cd" * 32, device_uid="2.25.99")
+    old = replace(results.screened(source), network=earlier, carried_over=True)
+    report = _report([old])
+    said = {str(item.TextValue) for item in _named(report, codes.ALGORITHM_PARAMETERS)}
+    assert any("cd" * 32 in parameter for parameter in said)
+    assert not any(model.findings.sha256 in parameter for parameter in said)
+    versions = {str(item.TextValue) for item in _named(report, codes.ALGORITHM_VERSION)}
+    assert "0.0.9" in versions
+    devices = {item.DeviceUID for item in report.ContributingEquipmentSequence}
+    assert devices == {"2.25.99", model.findings.device_uid, model.lungs_heart.device_uid}
+
+
 def test_a_site_has_its_own_code_where_it_says_so() -> None:
     own = Concept("RID5352", "RADLEX", "pneumothorax")
     report = _report(site_codes={"Pneumothorax": own})
