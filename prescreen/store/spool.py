@@ -88,8 +88,18 @@ class Spool:
         if len(devices) > 1:
             raise StoreError(f"{self.root}: its folders must lie on one file system")
         _probe(self._draft)
+        self._spread()
         for folder in (self.root, self.data_dir):
             _fsync_folder(folder)
+
+    def _spread(self) -> None:
+        """The 256 folders that received files are spread over, so that no sender waits for one."""
+        there = {folder.name for folder in self._received.iterdir()}
+        missing = [name for number in range(256) if (name := f"{number:02x}") not in there]
+        for name in missing:
+            (self._received / name).mkdir(mode=0o750, exist_ok=True)
+        if missing:
+            _fsync_folder(self._received)
 
     def keep(self, part10: bytes) -> Kept:
         """Write bytes under a new name; on return file and name survive a loss of power.
