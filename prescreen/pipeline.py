@@ -222,8 +222,8 @@ def _give_up(job: Job, tools: Tools, reason: str, error: str | None) -> None:
     images = [screening.given_up(i, reason, tools.settings.scope) for i in job.instances]
     try:
         results = reporting.write(job, images, tools.desk())
-    except Exception:
-        logger.exception("job %d: no notice could be written", job.job_id)
+    except Exception as fault:
+        logger.error("job %d: no notice could be written: %s", job.job_id, type(fault).__name__)
         answers = tuple(image.answer for image in images)
         results = Results(Outcome.FAILED, reason, answers, ())
     _settle(job, results, tools, error)
@@ -305,12 +305,15 @@ def _unsendable(delivery: Delivery, error: Exception, route: Route) -> None:
 
     Whatever it is, it shall not stand in the way of what comes after it.
     """
-    logger.exception("outbox row %d: cannot be sent", delivery.outbox_id)
+    # the text of a foreign error may quote the data set
+    ours = isinstance(error, OSError | PrescreenError)
+    why = str(error) if ours else type(error).__name__
+    logger.error("outbox row %d: cannot be sent: %s", delivery.outbox_id, why)
     passing = isinstance(error, OSError) and not isinstance(error, FileNotFoundError)
     if passing:
-        route.outbox.retry(delivery, _delay(delivery, route.destination), str(error))
+        route.outbox.retry(delivery, _delay(delivery, route.destination), why)
     else:
-        route.outbox.park(delivery, f"the object cannot be read: {error}")
+        route.outbox.park(delivery, f"the object cannot be read: {why}")
 
 
 def _as_fallback(delivery: Delivery) -> bytes:
