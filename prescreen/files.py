@@ -57,16 +57,9 @@ def screen(
     node.let_waiting_threads_sleep(os.environ)
     from prescreen.nets.screener import Screener
 
-    device = None if settings.screen.device == "auto" else settings.screen.device
-    screener = Screener(node.weights_dir(settings), device)
-    limits = settings.screen
+    screener = Screener(node.weights_dir(settings), node.device_of(settings))
     form = _line if as_json else _sentence
-    with Decoder(
-        limits.decode_workers,
-        limits.decode_seconds,
-        limits.decode_memory_mb,
-        limits.max_megapixels,
-    ) as decoder:
+    with node.open_decoder(settings) as decoder:
         for study in studies(found(paths)):
             instances = [_instance(number, file) for number, file in enumerate(study)]
             images = _in_batches(instances, decoder, screener)

@@ -24,6 +24,7 @@ from typing import Any, Protocol
 from sqlalchemy import Engine
 
 from prescreen import __version__, frontal, gate, pipeline
+from prescreen.dicom.image import Decoder
 from prescreen.dicom.send import Sender
 from prescreen.errors import SettingsError, StoreError
 from prescreen.settings import Destination, Settings
@@ -87,6 +88,22 @@ def let_waiting_threads_sleep(environment: MutableMapping[str, str]) -> None:
     environment.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
+def open_decoder(settings: Settings) -> Decoder:
+    """The child processes that decode, with the settings' limits; to be closed."""
+    limits = settings.screen
+    return Decoder(
+        limits.decode_workers,
+        limits.decode_seconds,
+        limits.decode_memory_mb,
+        limits.max_megapixels,
+    )
+
+
+def device_of(settings: Settings) -> str | None:
+    """The device named in the settings, None for the best there is."""
+    return None if settings.screen.device == "auto" else settings.screen.device
+
+
 # --- the three roles -------------------------------------------------------------------------
 
 
@@ -126,20 +143,11 @@ def screen(
         store = open_store(settings, crash)
         let_waiting_threads_sleep(os.environ)
         # torch takes seconds to load: what is wrong so far has been said by now
-        from prescreen.dicom.image import Decoder
         from prescreen.nets.screener import Screener
 
         limits = settings.screen
-        decoder = stack.enter_context(
-            Decoder(
-                limits.decode_workers,
-                limits.decode_seconds,
-                limits.decode_memory_mb,
-                limits.max_megapixels,
-            )
-        )
-        device = None if limits.device == "auto" else limits.device
-        screener = Screener(weights_dir(settings), device)
+        decoder = stack.enter_context(open_decoder(settings))
+        screener = Screener(weights_dir(settings), device_of(settings))
         frontal.shipped()  # what is missing shall be said at the start, not of every study
         tools = pipeline.Tools(
             settings, store.queue, store.spool, decoder, screener, screener.model, utc_now

@@ -37,10 +37,6 @@ from prescreen.study import Delivery, OutboxState, Stage
 ALL = "*"
 
 
-def _nothing(point: str) -> None:
-    """The crash point of a process that is to live."""
-
-
 class Outbox:
     """The outbox of one database; see `Queue` for `clock`, `crash` and errors."""
 
@@ -48,7 +44,7 @@ class Outbox:
         self,
         engine: Engine,
         clock: Callable[[], datetime.datetime] = utc_now,
-        crash: Callable[[str], None] = _nothing,
+        crash: Callable[[str], None] = lambda point: None,
     ) -> None:
         self._engine = engine
         self._clock = clock

@@ -55,10 +55,6 @@ def utc_now() -> datetime.datetime:
     return datetime.datetime.now(datetime.UTC)
 
 
-def _nothing(point: str) -> None:
-    """The crash point of a process that is to live."""
-
-
 class Queue:
     """The jobs of one database.
 
@@ -70,7 +66,7 @@ class Queue:
         self,
         engine: Engine,
         clock: Callable[[], datetime.datetime] = utc_now,
-        crash: Callable[[str], None] = _nothing,
+        crash: Callable[[str], None] = lambda point: None,
     ) -> None:
         self._engine = engine
         self._clock = clock

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -110,14 +109,6 @@ def parked(engine: Engine) -> tuple[Mapping[str, Any], ...]:
         return tuple(dict(row) for row in rows.mappings())
 
 
-def pending_of(engine: Engine, destination: str) -> int:
-    """How many rows of a destination are pending."""
-    columns = t.outbox.c
-    mine = (columns.destination == destination, columns.state == OutboxState.PENDING)
-    with reading(engine) as connection:
-        return connection.scalars(select(func.count()).where(*mine)).one()
-
-
 def studies(engine: Engine, limit: int = 50) -> tuple[Mapping[str, Any], ...]:
     """The newest studies as rows of `v_study`, newest first."""
     with reading(engine) as connection:
@@ -178,11 +169,3 @@ def _by_job(connection: Connection, key: str) -> list[str]:
     joined = t.study.join(t.job, t.job.c.study_id == t.study.c.study_id)
     columns = select(t.study.c.study_instance_uid).select_from(joined)
     return list(connection.scalars(columns.where(t.job.c.job_id == int(key))))
-
-
-def weights_of(engine: Engine, job_id: int) -> Mapping[str, str]:
-    """The weights (network -> sha256) that were frozen into a job; empty before its claim."""
-    with reading(engine) as connection:
-        stored = connection.scalar(select(t.job.c.weights).where(t.job.c.job_id == job_id))
-    weights: dict[str, str] = json.loads(stored) if stored else {}
-    return weights
