@@ -22,6 +22,8 @@ from pydicom.charset import decode_bytes, python_encoding
 from pydicom.datadict import dictionary_VR, tag_for_keyword
 from pydicom.dataelem import DataElement, RawDataElement
 
+from prescreen.dicom.structure import LONGEST
+
 Concept = tuple[str, str, str]
 
 _BINARY = {"US": "<u2", "SS": "<i2", "UL": "<u4", "SL": "<i4", "US or SS": "<u2"}
@@ -51,9 +53,9 @@ class Attributes:
     def text(self, keyword: str) -> str | None:
         """The decoded text without its padding; several values stay joined by backslashes."""
         element = self._element(keyword)
-        if element is None:
+        raw = None if element is None else element.value
+        if raw is None or _is_too_long(raw):
             return None
-        raw = element.value
         text = _decoded(raw, self.encodings) if isinstance(raw, bytes) else _joined(raw)
         return text.strip(_PADDING) or None
 
@@ -161,12 +163,17 @@ class Attributes:
         element = self._element(keyword)
         if element is None or element.value is None:
             return ()
-        if isinstance(element.value, bytes):
+        if isinstance(element.value, bytes) and not _is_too_long(element.value):
             vr = element.VR if element.VR not in (None, "UN") else dictionary_VR(element.tag)
             if vr in _BINARY:
                 return _binary(element.value, _BINARY[vr])
         text = self.text(keyword)
         return text.split("\\") if text else ()
+
+
+def _is_too_long(raw: object) -> bool:
+    """Longer than Explicit VR can write most text: each of its values becomes an object."""
+    return isinstance(raw, bytes) and len(raw) > LONGEST
 
 
 def _binary(value: bytes, dtype: str) -> Sequence[int]:

@@ -12,6 +12,7 @@ import pydicom
 
 from prescreen.dicom.attributes import Attributes, without_warnings
 from prescreen.dicom.reasons import ImageReason
+from prescreen.dicom.structure import check_structure
 from prescreen.errors import UnusableImage
 from prescreen.study import Header
 
@@ -48,7 +49,8 @@ class _Content(io.BufferedReader):
 def read_header(path: Path) -> pydicom.Dataset:
     """All of a Part 10 file but its pixel data.
 
-    Raises UnusableImage (`unreadable`, `truncated`, `unparsable`): no such file, or not DICOM.
+    Raises UnusableImage (`unreadable`, `truncated`, `unparsable`, `implausible_data_set`,
+    `unsupported_transfer_syntax`): no such file, not DICOM, or not to be read safely.
     """
     return parsed(path, stop_before_pixels=True)
 
@@ -57,10 +59,11 @@ def parsed(path: Path, stop_before_pixels: bool) -> pydicom.Dataset:
     """The data set of a Part 10 file; raises UnusableImage as `read_header` does."""
     try:
         with _Content(path.open("rb", buffering=0)) as content, without_warnings():
+            check_structure(content.fileno(), stop_before_pixels)
             ds = pydicom.dcmread(content, stop_before_pixels=stop_before_pixels)
         ds.buffer = None  # or the data set would take the file along in pickles
         len(ds.file_meta)
-    except MemoryError:
+    except (MemoryError, UnusableImage):
         raise
     except Exception as error:  # pydicom raises what it likes, with values in the text
         raise _unparsable(error) from None

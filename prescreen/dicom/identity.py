@@ -9,7 +9,8 @@ from io import BytesIO
 
 import pydicom
 from pydicom.datadict import tag_for_keyword
-from pydicom.filereader import read_dataset, read_preamble
+from pydicom.dataelem import DataElement, RawDataElement
+from pydicom.filereader import read_sequence
 from pydicom.tag import BaseTag
 from pydicom.uid import (
     JPEG2000,
@@ -28,7 +29,8 @@ from pydicom.uid import (
 )
 
 from prescreen.dicom.attributes import Attributes, without_warnings
-from prescreen.errors import CannotUnderstand, InvalidInstance
+from prescreen.dicom.structure import LONGEST, UNDEFINED, Element, Structure
+from prescreen.errors import CannotUnderstand, InvalidInstance, UnusableImage
 from prescreen.study import Identity
 
 #: What is received and decoded, in the order preferred where a peer offers several in one context.
@@ -97,7 +99,7 @@ def identify(part10: bytes) -> Identity:
 
 
 @functools.cache
-def _tags() -> list[BaseTag | int]:
+def _tags() -> list[int]:
     """The tags of an identity, ascending."""
     tags = (tag_for_keyword(keyword) for keyword in _KEYWORDS)
     return sorted(tag for tag in tags if tag is not None)
@@ -106,7 +108,9 @@ def _tags() -> list[BaseTag | int]:
 def _parsed(part10: bytes) -> tuple[str, pydicom.Dataset]:
     try:
         with without_warnings():
-            return _read(BytesIO(part10))
+            return _read(part10)
+    except UnusableImage as error:
+        raise CannotUnderstand(str(error)) from None
     except CannotUnderstand:
         raise
     except Exception as error:  # pydicom raises what it likes, with values in the text
@@ -116,25 +120,24 @@ def _parsed(part10: bytes) -> tuple[str, pydicom.Dataset]:
         ) from None
 
 
-def _read(file: BytesIO) -> tuple[str, pydicom.Dataset]:
-    read_preamble(file, force=False)
-    meta = read_dataset(file, False, True, stop_when=_past_file_meta)
-    transfer_syntax_uid = Attributes(meta).text("TransferSyntaxUID")
-    check_transfer_syntax(transfer_syntax_uid, CannotUnderstand)
-    implicit = transfer_syntax_uid == ImplicitVRLittleEndian
-    last = _tags()[-1]
-    ds = read_dataset(
-        file,
-        implicit,
-        True,
-        stop_when=lambda tag, vr, length: tag > last,
-        specific_tags=_tags(),
-    )
-    return str(transfer_syntax_uid), ds
+def _read(part10: bytes) -> tuple[str, pydicom.Dataset]:
+    """Transfer syntax, and a data set of what an identity is made of; the rest is passed over."""
+    structure = Structure(lambda start, count: part10[start : start + count], len(part10))
+    check_transfer_syntax(structure.transfer_syntax_uid, CannotUnderstand)
+    tags = _tags()
+    wanted = {
+        BaseTag(element.tag): _element(part10, element, structure.is_implicit)
+        for element in structure.elements(before=tags[-1] + 1)
+        if element.tag in tags and element.end - element.start <= LONGEST
+    }
+    return str(structure.transfer_syntax_uid), pydicom.Dataset(wanted)
 
 
-def _past_file_meta(tag: BaseTag, vr: str | None, length: int) -> bool:
-    return tag.group != 2
+def _element(part10: bytes, element: Element, implicit: bool) -> RawDataElement | DataElement:
+    value, tag = part10[element.start : element.end], BaseTag(element.tag)
+    if element.length != UNDEFINED:
+        return RawDataElement(tag, element.vr, element.length, value, element.start, implicit, True)
+    return DataElement(tag, "SQ", read_sequence(BytesIO(value), implicit, True, UNDEFINED, ""))
 
 
 def check_transfer_syntax(uid: str | None, refused: Callable[[str], Exception]) -> None:

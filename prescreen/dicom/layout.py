@@ -21,6 +21,10 @@ from prescreen.errors import UnusableImage
 
 #: No radiograph is smaller; the networks look at 224 × 224.
 SMALLEST = 32
+#: Bytes of pixels that one byte of a code stream may stand for: RLE reaches 64, JPEG 85, and
+#: JPEG 2000 at ten times what is diagnostic 500. Short streams of small pictures may hold less.
+DENSEST = 500
+_SMALLEST_STREAM = 1_024
 _COLOURS = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT")
 _GREYS = ("MONOCHROME1", "MONOCHROME2")
 _J2K_START = b"\xff\x4f\xff\x51"
@@ -225,9 +229,11 @@ def check_code_stream(layout: Layout, stream: bytes) -> int | None:
 
     Raises UnusableImage where they differ: the data set or the stream lies.
     """
+    _check_density(layout, stream)
     if layout.transfer_syntax_uid in pydicom.uid.JPEG2000TransferSyntaxes:
         found = _jpeg_2000_size(stream)
     elif layout.transfer_syntax_uid == pydicom.uid.RLELossless:
+        _check_rle_header(layout, stream)
         return None
     else:
         found = _jpeg_size(stream)
@@ -244,6 +250,39 @@ def check_code_stream(layout: Layout, stream: bytes) -> int | None:
             f"is {rows} × {columns}"
         )
     return precision
+
+
+def _check_density(layout: Layout, stream: bytes) -> None:
+    """A picture of an X-ray detector has noise: what is packed beyond reason is a blank or a trap.
+
+    A trap of 838 bytes makes a codec ask for gigabytes.
+    """
+    unpacked = layout.rows * layout.columns * layout.samples_per_pixel * layout.bits_allocated // 8
+    if unpacked > DENSEST * max(len(stream), _SMALLEST_STREAM):
+        raise _implausible(
+            f"{len(stream)} bytes of compressed Pixel Data cannot hold "
+            f"{layout.rows} × {layout.columns} pixels of a radiograph"
+        )
+
+
+def _check_rle_header(layout: Layout, stream: bytes) -> None:
+    """One segment a byte of a pixel, each inside the frame, in order (PS3.5 G.5)."""
+    wanted = layout.samples_per_pixel * layout.bits_allocated // 8
+    if len(stream) < 64:
+        raise _damaged_rle()
+    count, *offsets = struct.unpack_from("<16I", stream)
+    if count != wanted:
+        raise _implausible(f"the RLE header names {count} segments, where {wanted} are needed")
+    ends = [*offsets[1:count], len(stream)]
+    if offsets[0] < 64 or any(b <= a for a, b in zip(offsets[:count], ends, strict=True)):
+        raise _damaged_rle()
+
+
+def _damaged_rle() -> UnusableImage:
+    return UnusableImage(
+        "the RLE header of the compressed Pixel Data does not decode: it is damaged; send it again",
+        ImageReason.DECODE_FAILED,
+    )
 
 
 def _jpeg_2000_size(stream: bytes) -> tuple[int, int, int] | None:

@@ -14,6 +14,8 @@ class ImageReason(enum.StrEnum):
     UNPARSABLE = "unparsable"
     #: the file or its pixel data ends too early
     TRUNCATED = "truncated"
+    #: nesting, number or size of data elements beyond any radiograph's
+    IMPLAUSIBLE_DATA_SET = "implausible_data_set"
     #: none of the transfer syntaxes that are decoded
     UNSUPPORTED_TRANSFER_SYNTAX = "unsupported_transfer_syntax"
     #: an object without Pixel Data (a report, a presentation state)

@@ -210,9 +210,9 @@ def test_nesting_beyond_reason_is_refused(tmp_path: Path) -> None:
     head = b"\x08\x00\x40\x11SQ\x00\x00\xff\xff\xff\xff\xfe\xff\x00\xe0\xff\xff\xff\xff"
     path = tmp_path / "nested.dcm"
     path.write_bytes(whole[:start] + head * 100_000 + whole[start:])
-    with pytest.raises(UnusableImage, match="does not parse") as refusal:
+    with pytest.raises(UnusableImage, match="nested more than 64 deep") as refusal:
         read_header(path)
-    assert refusal.value.reason == ImageReason.UNPARSABLE
+    assert refusal.value.reason == ImageReason.IMPLAUSIBLE_DATA_SET
 
 
 def test_the_header_is_read_without_pixels(tmp_path: Path) -> None:
