@@ -14,10 +14,13 @@ from pynetdicom import AllStoragePresentationContexts
 
 from prescreen import __version__, gate
 from prescreen.dicom import capture, entity, report, verdict
+from prescreen.dicom.commitment import PUSH_MODEL, WAIT
 from prescreen.dicom.image import TRANSFER_SYNTAXES
+from prescreen.dicom.query import FIND
 from prescreen.dicom.send import UNCOMPRESSED
 from prescreen.pipeline import RADIOGRAPH_CLASSES
 from prescreen.settings import Settings
+from prescreen.store.commitments import CLASS_NOT_SUPPORTED, PASSING
 
 _RECEIVED = (
     (0x0000, "Success", "the object is durable, and accounted for in the audit log"),
@@ -57,6 +60,7 @@ def _lines() -> Iterator[str]:
     yield from _never()
     yield from _receiving(settings)
     yield from _sending()
+    yield from _asking()
     yield from _objects()
     yield from _reasons()
 
@@ -65,7 +69,8 @@ def _never() -> Iterator[str]:
     yield from _section("What it never does")
     yield "- It is never the only destination of a modality, and never offers storage commitment"
     yield "  as a provider: what it keeps, it keeps for the retention time alone."
-    yield "- It never queries, moves or deletes anything in an archive."
+    yield "- It never moves or deletes anything in an archive, and queries for its own reports and"
+    yield "  for the studies they belong to alone."
     yield "- It never changes an object it received, nor one it sent: another result is another"
     yield "  object that names the one before."
     yield "- It never marks a result as verified: VerificationFlag is UNVERIFIED."
@@ -123,6 +128,35 @@ def _sending() -> Iterator[str]:
     yield ""
     answers = [(f"0x{status:04X}", _WHAT_FOLLOWS[_verdict(status)]) for status in _SENT]
     yield from _table(("C-STORE status of the peer", "what follows"), answers)
+
+
+def _asking() -> Iterator[str]:
+    yield from _section("As SCU: Storage Commitment and Query")
+    models = ((PUSH_MODEL, "Storage Commitment Push Model, SCU"), (FIND, "C-FIND, SCU"))
+    rows = [
+        (said, f"`{uid}`", " or ".join(UID(t).name for t in UNCOMPRESSED)) for uid, said in models
+    ]
+    yield from _table(("SOP class", "UID", "transfer syntax"), rows)
+    yield ""
+    yield "**Storage commitment** (PS3.4 Annex J) is asked for after delivery, unless the setting"
+    yield "of a destination is `none`: N-ACTION over an association of its own, open for"
+    yield f"{WAIT:g} s for an N-EVENT-REPORT. The report is also taken on an association"
+    yield "that the peer opens, if it proposes the SCP role by role selection; as SCU of this class"
+    yield "it is rejected. N-EVENT-REPORT is answered with 0x0000, 0x0110 (could not be written"
+    yield "down), 0x0113 (no such event type) or 0x0115 (no such transaction)."
+    yield ""
+    passing = ", ".join(f"0x{reason:04X}" for reason in sorted(PASSING))
+    reasons = (
+        (passing, "asked again"),
+        (f"0x{CLASS_NOT_SUPPORTED:04X}", "left as delivered"),
+        ("any other", "sent again with the same UIDs, once; then parked for a person"),
+    )
+    yield from _table(("Failure Reason of the peer", "what follows"), reasons)
+    yield ""
+    yield "**C-FIND** at STUDY level comes before a report is sent: StudyInstanceUID; returned and"
+    yield "compared where both sides have a value: PatientID, IssuerOfPatientID, AccessionNumber;"
+    yield "PatientName is asked for and not compared. At IMAGE level it takes the place of"
+    yield "storage commitment where a peer offers none."
 
 
 def _verdict(status: int) -> verdict.Verdict:

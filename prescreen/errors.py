@@ -16,6 +16,7 @@
     ├── LeaseLost                  someone else owns the job
     └── DeliveryError
         ├── PeerUnavailable        retryable = True
+        ├── StudyDiffers           the archive has no such study, or under another patient
         └── PeerRefused            .status; retryable depends on it
             └── ContextRejected  0x0122   takes no such object, or not so encoded
 
@@ -97,6 +98,15 @@ class DeliveryError(PrescreenError):
 
 class PeerUnavailable(DeliveryError):
     """The peer could not be reached, or broke off. Tried again for as long as it takes."""
+
+    retryable = True
+
+
+class StudyDiffers(DeliveryError):
+    """The destination has no such study, or has it under another patient or order.
+
+    Nothing was sent. Waited for; after a day a person looks.
+    """
 
     retryable = True
 

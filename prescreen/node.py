@@ -27,14 +27,16 @@ from prescreen import __version__, frontal, gate, pipeline
 from prescreen.dicom.image import Decoder
 from prescreen.dicom.send import Sender
 from prescreen.errors import SettingsError, StoreError
-from prescreen.settings import Destination, Settings
+from prescreen.line import Line
+from prescreen.settings import Settings
 from prescreen.store import audit
+from prescreen.store.commitments import Commitments
 from prescreen.store.database import open_database
 from prescreen.store.guard import Guard
 from prescreen.store.outbox import Outbox
 from prescreen.store.queue import Queue, utc_now
 from prescreen.store.spool import Spool
-from prescreen.study import Delivery, Incoming
+from prescreen.study import Incoming
 from prescreen.worker import Worker, stop_on_signals
 
 logger = logging.getLogger(__name__)
@@ -128,7 +130,8 @@ def receive(
         audit.record(store.engine, kind, detail)
 
     with _guard(settings, "receive"):
-        receiver = Receiver(settings.receive, keep, note)
+        promised = Commitments(store.engine).answered
+        receiver = Receiver(settings.receive, keep, note, promised=promised)
         with receiver:
             logger.info("receiving as %s on port %d", settings.receive.ae_title, receiver.port)
             stop.wait()
@@ -186,24 +189,10 @@ def deliver(
         workers = []
         for destination in settings.destinations:
             sender = stack.enter_context(Sender(destination, settings.receive.ae_title))
-            workers.append(_deliverer(destination, sender, store, crash))
+            line = Line(destination, sender, settings.receive.ae_title, store.engine, crash=crash)
+            workers.append(line.worker())
         logger.info("delivering to %d destinations", len(workers))
         _run_until(workers, stop)
-
-
-def _deliverer(
-    destination: Destination, sender: Sender, store: Store, crash: Callable[[str], None]
-) -> Worker[Delivery]:
-    # renewed while a send lasts: short, so that what a killed process had in hand is due soon
-    lease = max(10.0, 2 * destination.acse_timeout)
-    route = pipeline.Route(destination, store.outbox, sender, utc_now, crash)
-    return Worker(
-        partial(store.outbox.claim, destination.name, lease, 16),
-        partial(pipeline.deliver, route=route),
-        partial(store.outbox.renew, lease=lease),
-        renew_every=lease / 3,
-        idle=sender.close,
-    )
 
 
 def _guard(settings: Settings, role: str) -> AbstractContextManager[Guard]:

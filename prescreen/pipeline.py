@@ -18,7 +18,7 @@ from prescreen.dicom.header import OWN_MODEL
 from prescreen.dicom.image import identify
 from prescreen.dicom.report import as_comprehensive_sr
 from prescreen.dicom.send import Sender, judge
-from prescreen.dicom.verdict import Verdict
+from prescreen.dicom.verdict import SLOW_RETRIES_END, Verdict
 from prescreen.errors import (
     ContextRejected,
     DoesNotMatch,
@@ -28,6 +28,7 @@ from prescreen.errors import (
     PeerUnavailable,
     PrescreenError,
     StoreError,
+    StudyDiffers,
 )
 from prescreen.screening import Decoder, Image, Screener
 from prescreen.settings import Destination, Screen, Settings
@@ -247,6 +248,13 @@ class Route:
     sender: Sender
     clock: Callable[[], datetime.datetime]
     crash: Callable[[str], None] = lambda point: None
+    #: raises StudyDiffers where the destination has the study no more, or has it otherwise
+    check: Callable[[Delivery], None] = lambda delivery: None
+    #: whether the destination is to be asked afterwards if it keeps what it took
+    prove: Callable[[], bool] = lambda: False
+    #: told when the peer answered, and when it was away
+    answered: Callable[[], None] = lambda: None
+    lost: Callable[[], None] = lambda: None
 
 
 def deliver(deliveries: Sequence[Delivery], route: Route) -> None:
@@ -266,10 +274,12 @@ def deliver(deliveries: Sequence[Delivery], route: Route) -> None:
         except PeerUnavailable as error:
             delay = _delay(delivery, route.destination)
             logger.warning("%s; trying again in %.0f s", error, delay)
+            route.lost()
             route.outbox.retry(delivery, delay, str(error))
             for other in rest:
                 route.outbox.hand_back(other, delay)
             return
+        route.answered()
         route.crash("deliver.between")
     if taken:
         route.outbox.due_now(route.destination.name)
@@ -279,6 +289,7 @@ def _send(delivery: Delivery, route: Route) -> bool:
     """Send one object and settle its row; True if the peer took it."""
     try:
         content = delivery.path if not delivery.uses_fallback else _as_fallback(delivery)
+        route.check(delivery)
         route.crash("deliver.before_send")
         status = route.sender.send(content)
     except ContextRejected as error:
@@ -290,13 +301,16 @@ def _send(delivery: Delivery, route: Route) -> bool:
     except PeerRefused as error:
         _refused(delivery, error, route)
         return False
+    except StudyDiffers as error:
+        _wait_for_study(delivery, error, route)
+        return False
     except PeerUnavailable:
         raise
     except Exception as error:
         _unsendable(delivery, error, route)
         return False
     route.crash("deliver.sent")
-    route.outbox.delivered(delivery, status)
+    route.outbox.delivered(delivery, status, route.prove())
     return True
 
 
@@ -328,10 +342,24 @@ def _refused(delivery: Delivery, error: PeerRefused, route: Route) -> None:
         # no status: the day after which a refusal is parked does not begin with this
         route.outbox.retry(delivery, _delay(delivery, route.destination), str(error))
     elif verdict is Verdict.RETRY_SLOWLY:
-        delay = max(route.destination.retry_cap, 2 * _delay(delivery, route.destination))
+        delay = _slow_delay(delivery, route)
         route.outbox.retry(delivery, delay, str(error), error.status)
     else:
         route.outbox.park(delivery, str(error), error.status)
+
+
+def _wait_for_study(delivery: Delivery, error: StudyDiffers, route: Route) -> None:
+    """Slowly again for a day: an archive may be behind, a correction on its way."""
+    logger.warning("%s", error)
+    since = delivery.refused_since
+    if since is not None and route.clock() - since >= SLOW_RETRIES_END:
+        route.outbox.park(delivery, str(error))
+    else:
+        route.outbox.retry(delivery, _slow_delay(delivery, route), str(error), refused=True)
+
+
+def _slow_delay(delivery: Delivery, route: Route) -> float:
+    return max(route.destination.retry_cap, 2 * _delay(delivery, route.destination))
 
 
 def _delay(delivery: Delivery, destination: Destination) -> float:

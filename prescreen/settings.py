@@ -178,6 +178,13 @@ class Destination(Section):
     network_timeout: float = Field(default=60, gt=0)
     retry_first: float = Field(default=5, gt=0)
     retry_cap: float = Field(default=300, gt=0)
+    probe_every: float = Field(default=30, gt=0)
+    objects_per_minute: int = Field(default=0, ge=0)
+    query: Literal["if_offered", "none"] = "if_offered"
+    commitment: Literal["required", "if_offered", "none"] = "if_offered"
+    commitment_again: float = Field(default=600, gt=0)
+    commitment_days: float = Field(default=7, gt=0)
+    rejection: Literal["113037", "113001", "none"] = "113037"
 
     @model_validator(mode="after")
     def _test_is_evaluation(self) -> Destination:

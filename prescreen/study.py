@@ -519,6 +519,29 @@ class Delivery:
 
 
 @dataclass(frozen=True)
+class Reference:
+    """One object by its UIDs; study and series only where they are known."""
+
+    sop_class_uid: str
+    sop_instance_uid: str
+    series_instance_uid: str = ""
+    study_instance_uid: str = ""
+
+
+@dataclass(frozen=True)
+class Promise:
+    """What a peer says of a request for storage commitment (PS3.4 J.3.3).
+
+    `kept` are the SOP Instance UIDs that it has promised to keep; `failed` gives for each of the
+    others its Failure Reason (0008,1197), 0x0112 where the peer has no such object.
+    """
+
+    transaction_uid: str
+    kept: frozenset[str] = frozenset()
+    failed: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class Event:
     """One audited fact. `detail` holds codes and numbers, never a patient's name or id."""
 

@@ -27,6 +27,7 @@ from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
 from pynetdicom.transport import AssociationServer, ThreadedAssociationServer
 
 from prescreen import settings
+from prescreen.dicom import commitment
 from prescreen.dicom.admission import refusal_rule
 from prescreen.dicom.entity import (
     IMPLEMENTATION_CLASS_UID,
@@ -91,6 +92,7 @@ class Receiver:
     ("association.refused") and a detail of codes: ae titles, address, rule, and how many like it
     were left out since the last one.
 
+    `promised` takes down what a peer says of a storage commitment that it was asked for.
     `server_class` and `request_handler` replace the library's, for a server hardened further.
     """
 
@@ -100,6 +102,7 @@ class Receiver:
         keep: Keep,
         audit: Audit,
         *,
+        promised: commitment.Note = lambda promise: False,
         server_class: type[AssociationServer] = ThreadedAssociationServer,
         request_handler: Callable[..., socketserver.BaseRequestHandler] | None = None,
         clock: Callable[[], float] = time.monotonic,
@@ -107,6 +110,7 @@ class Receiver:
         self._settings = receive
         self._keep = keep
         self._audit = audit
+        self._promised = promised
         self._server_class = server_class
         self._request_handler = request_handler
         self._throttle = Throttle(clock)
@@ -167,6 +171,7 @@ class Receiver:
         entity.add_supported_context(Verification, [*TRANSFER_SYNTAXES[:2]])
         for context in AllStoragePresentationContexts:
             entity.add_supported_context(str(context.abstract_syntax), [*TRANSFER_SYNTAXES])
+        entity.supported_contexts = [*entity.supported_contexts, commitment.context()]
         return entity
 
     def _listen(self, entity: AE) -> AssociationServer:
@@ -179,9 +184,11 @@ class Receiver:
                     (evt.EVT_CONN_OPEN, limit_blocking, [self._settings.network_timeout]),
                     (evt.EVT_CONN_OPEN, read_widely),
                     (evt.EVT_REQUESTED, self._admit),
+                    (evt.EVT_REQUESTED, commitment.only_from_providers),
                     (evt.EVT_REJECTED, self._was_rejected),
                     (evt.EVT_DIMSE_RECV, _abort_without_instance),
                     (evt.EVT_C_STORE, self._store),
+                    (evt.EVT_N_EVENT_REPORT, commitment.answer, [self._promised]),
                     (evt.EVT_CONN_CLOSE, lambda event: give_back_freed()),
                 ],
                 server_class=self._server_class,

@@ -10,10 +10,11 @@ import socket
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 from pydicom import dcmread
 from pydicom.dataset import Dataset
@@ -181,11 +182,20 @@ def _on_disk(part10: Path | bytes) -> Iterator[Path]:
 
 
 class Link:
-    """One association as requestor, and words for every way in which it fails."""
+    """One association as requestor, and words for every way in which it fails.
 
-    def __init__(self, destination: Destination, calling_ae_title: str) -> None:
+    `handlers` are bound beside its own: for what the peer may send on it.
+    """
+
+    def __init__(
+        self,
+        destination: Destination,
+        calling_ae_title: str,
+        handlers: Sequence[tuple[Any, ...]] = (),
+    ) -> None:
         self._destination = destination
         self._calling = destination.calling_ae_title or calling_ae_title
+        self._handlers = handlers
         self._association: Association | None = None
         self._connected = False
         #: The peer took the last association, with whatever contexts.
@@ -269,6 +279,7 @@ class Link:
                     (evt.EVT_CONN_OPEN, limit_blocking, [to.network_timeout]),
                     (evt.EVT_CONN_OPEN, self._was_connected),
                     (evt.EVT_ACCEPTED, self._was_answered),
+                    *self._handlers,
                 ],
             )
         except OSError as error:

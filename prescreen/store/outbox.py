@@ -33,6 +33,8 @@ from prescreen.store.database import data_dir, reading, writing
 from prescreen.store.queue import utc_now
 from prescreen.study import Delivery, OutboxState, Stage
 
+_KEYS = ("patient_id", "issuer_of_patient_id", "accession_number")
+
 #: The name under which all destinations are held at once.
 ALL = "*"
 
@@ -85,10 +87,14 @@ class Outbox:
             until = self._clock() + datetime.timedelta(seconds=lease)
             _change(connection, delivery, {"lease_until": until})
 
-    def delivered(self, delivery: Delivery, status: int) -> None:
-        """The peer has it: success or a warning `status`. Raises LeaseLost."""
+    def delivered(self, delivery: Delivery, status: int, prove: bool = False) -> None:
+        """The peer has it: success or a warning `status`. Raises LeaseLost.
+
+        With `prove` it is asked from now on whether it keeps it; see `Commitments`.
+        """
         now = self._clock()
         values = {"state": OutboxState.DELIVERED, "delivered_at": now, "error": None}
+        values |= {"commit_due_at": now if prove else None, "commit_asks": 0}
         self._settle(delivery, "object.delivered", values, status, now)
         self._crash("deliver.settled")
 
@@ -112,16 +118,22 @@ class Outbox:
             _advance(connection, delivery.job_id, delivery.study_instance_uid, now)
 
     def retry(
-        self, delivery: Delivery, delay: float, error: str, status: int | None = None
+        self,
+        delivery: Delivery,
+        delay: float,
+        error: str,
+        status: int | None = None,
+        refused: bool = False,
     ) -> None:
         """Put the row back, due in `delay` seconds. Raises LeaseLost.
 
-        A `status` says that the peer refused: the first time is kept as `refused_since`.
+        A `status` says that the peer refused, as does `refused` where there is none: the first
+        time is kept as `refused_since`.
         """
         with writing(self._engine) as connection:
             now = self._clock()
             values = {"due_at": now + datetime.timedelta(seconds=delay), "error": error, **_FREE}
-            if status is not None:
+            if status is not None or refused:
                 since = func.coalesce(t.outbox.c.refused_since, t.instant_text(now))
                 values |= {"status": status, "refused_since": since}
             _change(connection, delivery, values)
@@ -152,6 +164,17 @@ class Outbox:
         free = and_(_ours(delivery), ~_held(delivery.destination), ~_finding_held())
         with reading(self._engine) as connection:
             return connection.scalar(select(t.outbox.c.outbox_id).where(free)) is not None
+
+    def identity(self, study_instance_uid: str) -> dict[str, str]:
+        """Patient and order of a study as the node knows them now; empty where it does not."""
+        joined = t.study.join(t.identity, t.study.c.identity_id == t.identity.c.identity_id)
+        columns = [t.identity.c[name] for name in _KEYS]
+        statement = select(*columns).select_from(joined)
+        with reading(self._engine) as connection:
+            row = connection.execute(
+                statement.where(t.study.c.study_instance_uid == study_instance_uid)
+            ).one_or_none()
+        return dict.fromkeys(_KEYS, "") if row is None else dict(row._mapping)
 
     def due_now(self, destination: str) -> int:
         """Make the rows due that waited for a peer that is back; how many.

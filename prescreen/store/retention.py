@@ -33,7 +33,8 @@ class Retention:
         """Received files and results folders that are over, at most `limit` of each.
 
         Results: of jobs done before `before`. Received files: come before `before`, and every job
-        they are in is over. Parked rows are waiting for a person: their jobs are not over.
+        they are in is over. Parked rows are waiting for a person, and what no peer has promised to
+        keep may have to be sent again: their jobs are not over.
         """
         with writing(self._engine) as connection:
             now = self._clock()
@@ -73,8 +74,9 @@ def _expire_jobs(
     connection: Connection, before: datetime.datetime, now: datetime.datetime, limit: int
 ) -> Sequence[Row[Any]]:
     job = t.job.c
-    parked = exists().where(t.outbox.c.job_id == job.job_id, t.outbox.c.state == OutboxState.PARKED)
-    over = and_(job.stage == Stage.DONE, job.done_at < before, job.removed_at.is_(None), ~parked)
+    waiting = or_(t.outbox.c.state == OutboxState.PARKED, t.outbox.c.commit_due_at.is_not(None))
+    needed = exists().where(t.outbox.c.job_id == job.job_id, waiting)
+    over = and_(job.stage == Stage.DONE, job.done_at < before, job.removed_at.is_(None), ~needed)
     chosen = select(job.job_id).where(over).order_by(job.job_id).limit(limit)
     statement = (
         update(t.job)
@@ -166,6 +168,11 @@ def _stop_work(connection: Connection, study_id: int, now: datetime.datetime) ->
         update(t.outbox)
         .where(t.outbox.c.job_id.in_(jobs), waiting)
         .values(state=OutboxState.CANCELLED, settled_at=now)
+    )
+    connection.execute(
+        update(t.outbox)
+        .where(t.outbox.c.job_id.in_(jobs), t.outbox.c.commit_due_at.is_not(None))
+        .values(commit_due_at=None)
     )
 
 

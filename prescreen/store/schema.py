@@ -130,6 +130,8 @@ instance = Table(
     Column("disposition", String(16), nullable=False),
     Column("reason", String(64)),
     Column("removed_at", Instant),
+    Column("rejected_at", Instant),  # by a rejection note of the PACS
+    Column("rejected_code", String(16)),
     _one_of("arrival", ("first", "again")),
     _one_of("disposition", Disposition),
     Index(
@@ -256,6 +258,7 @@ result_object = Table(
     Column("file_name", String(128), nullable=False),
     _uid("fallback_sop_instance_uid", nullable=True),
     _uid("source_sop_instance_uid", nullable=True),
+    Column("destination", String(32)),  # the only one that gets it; empty: by kind and audience
     _one_of("audience", Audience),
 )
 
@@ -280,11 +283,50 @@ outbox = Table(
     Column("uses_fallback", Boolean, nullable=False, server_default=text("0")),
     Column("delivered_at", Instant),
     Column("settled_at", Instant),
+    # when the peer is to be asked next whether it keeps the object; empty: it is not asked
+    Column("commit_due_at", Instant),
+    Column("commit_asks", Integer, nullable=False, server_default="0"),
+    Column("losses", Integer, nullable=False, server_default="0"),  # taken, then not there
+    Column("found_at", Instant),
+    Column("committed_at", Instant),
     _one_of("state", OutboxState),
     UniqueConstraint("object_id", "destination"),
     Index("ix_outbox_work", "destination", "state", "due_at"),
     Index("ix_outbox_job_state", "job_id", "state"),
+    Index(
+        "ix_outbox_commit",
+        "destination",
+        "commit_due_at",
+        sqlite_where=text("commit_due_at IS NOT NULL"),
+        postgresql_where=text("commit_due_at IS NOT NULL"),
+    ),
     sqlite_autoincrement=True,
+)
+
+#: One request for storage commitment (PS3.4 Annex J): its Transaction UID and what it asked for.
+commitment = Table(
+    "commitment",
+    metadata,
+    Column("transaction_uid", String(64), primary_key=True),
+    Column("destination", String(32), nullable=False),
+    Column("asked_at", Instant, nullable=False),
+    Column("answered_at", Instant),
+)
+
+commitment_item = Table(
+    "commitment_item",
+    metadata,
+    Column("transaction_uid", ForeignKey("commitment.transaction_uid"), primary_key=True),
+    Column("outbox_id", ForeignKey("outbox.outbox_id"), primary_key=True),
+)
+
+#: The results of a job that are taken back, and the job that sends the rejection notes.
+withdrawal = Table(
+    "withdrawal",
+    metadata,
+    Column("withdrawn_job_id", ForeignKey("job.job_id"), primary_key=True),
+    Column("job_id", ForeignKey("job.job_id"), nullable=False, index=True),
+    Column("code", String(16), nullable=False),
 )
 
 #: The hash chain. Triggers refuse UPDATE and DELETE.

@@ -53,6 +53,7 @@ acse_timeout = 5
 dimse_timeout = 5
 retry_first = 0.2
 retry_cap = 0.5
+probe_every = 0.5
 [housekeeping]
 minimum_free_mb = 1
 {more}

@@ -40,6 +40,12 @@ class Orthanc:
         with urllib.request.urlopen(request, timeout=60) as answer:
             return json.loads(answer.read())
 
+    def delete(self, path: str) -> None:
+        """Delete one of its resources."""
+        request = urllib.request.Request(self._url(path), method="DELETE")
+        with urllib.request.urlopen(request, timeout=20):
+            pass
+
     def _url(self, path: str) -> str:
         return f"http://127.0.0.1:{self.http_port}{path}"
 

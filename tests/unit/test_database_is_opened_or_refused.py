@@ -9,10 +9,12 @@ import sys
 from pathlib import Path
 
 import pytest
+from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
+from sqlalchemy import create_engine
 
 from prescreen.errors import OutOfResources, StoreError
 from prescreen.store import database
@@ -47,14 +49,22 @@ def test_revision_is_that_of_the_newest_migration() -> None:
     assert known == set(database.KNOWN_REVISIONS)
 
 
-def test_database_of_an_earlier_revision_is_brought_up_to_date(tmp_path: Path) -> None:
+def _made_by_an_earlier_version(path: Path, revision: str) -> None:
+    config = Config()
+    config.set_main_option("script_location", str(Path(database.__file__).parent / "migrations"))
+    engine = create_engine(f"sqlite:///{path}")
+    with engine.begin() as connection:
+        config.attributes["connection"] = connection
+        command.upgrade(config, revision)
+    engine.dispose()
+
+
+@pytest.mark.parametrize("revision", [r for r in database.KNOWN_REVISIONS[:-1] if r is not None])
+def test_database_of_an_earlier_revision_is_brought_up_to_date(
+    tmp_path: Path, revision: str
+) -> None:
     path = tmp_path / "prescreen.db"
-    open_database(path).dispose()
-    with sqlite3.connect(path) as connection:
-        for view in VIEWS:
-            connection.execute(f"DROP VIEW {view}")
-        connection.execute("UPDATE alembic_version SET version_num = '0001'")
-    connection.close()
+    _made_by_an_earlier_version(path, revision)
     engine = open_database(path)
     with reading(engine) as reader:
         assert reader.exec_driver_sql("SELECT * FROM v_study").all() == []
