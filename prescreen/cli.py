@@ -357,6 +357,66 @@ def check(config: Config = None, as_json: AsJson = False) -> None:
         raise typer.Exit(EXIT_WRONG)
 
 
+@app.command()
+def doctor(
+    repair: Annotated[
+        bool, typer.Option("--repair", help="Mend what can be mended; the node must be stopped.")
+    ] = False,
+    backup_dir: Annotated[
+        Path | None,
+        typer.Option("--backup", help="A backup to repair from; default: the last one."),
+    ] = None,
+    config: Config = None,
+    as_json: AsJson = False,
+) -> None:
+    """Find and name what is wrong with the data directory. Exit status 1 while something is.
+
+    Example: prescreen doctor --repair --backup /backup/prescreen
+    """
+    from prescreen import doctor as examination
+    from prescreen import mending, tables
+
+    settings = _settings(config)
+    said = mending.repair(settings, backup_dir).said if repair else []
+    complaints = examination.look(settings)
+    tables.show_complaints(complaints, said, examination.roles_running(settings), as_json)
+    if complaints:
+        raise typer.Exit(EXIT_WRONG)
+
+
+@app.command()
+def backup(
+    folder: Annotated[Path, typer.Argument(help="Outside the data directory; may be used again.")],
+    config: Config = None,
+) -> None:
+    """Copy database and spool into a folder while the node runs.
+
+    Example: prescreen backup /backup/prescreen
+    """
+    from prescreen import backup as copies
+
+    made = copies.make(_settings(config), folder)
+    typer.echo(
+        f"{made.folder}: {made.files} files, {made.copied / 1e6:.1f} MB of them new, "
+        f"audit up to event {made.event_id}"
+    )
+
+
+@app.command()
+def restore(
+    folder: Annotated[Path, typer.Argument(help="What `prescreen backup` wrote.")],
+    config: Config = None,
+) -> None:
+    """Bring a backup back onto a data directory without a database; sending is on hold then.
+
+    Example: prescreen restore /backup/prescreen
+    """
+    from prescreen import backup as copies
+
+    for line in copies.restore(_settings(config), folder).said:
+        typer.echo(line)
+
+
 # --- the audit log ---------------------------------------------------------------------------
 
 

@@ -29,6 +29,8 @@ logger = logging.getLogger(__name__)
 
 #: One line of JSON per checkpoint, beside the database; copy it off the box.
 CHECKPOINTS = "checkpoints.jsonl"
+#: One line of JSON per backup: when, and in which folder.
+BACKUPS = "backups.jsonl"
 
 
 class Housekeeper:
@@ -120,6 +122,31 @@ def read_checkpoints(path: Path) -> list[audit.Checkpoint]:
             if number < len(lines):
                 raise StoreError(f"{path}: line {number} is no checkpoint") from None
     return points
+
+
+def note_backup(data_dir: Path, folder: Path, at: datetime.datetime) -> None:
+    """Remember beside the database where a backup of it lies."""
+    line = {"at": at.isoformat(), "folder": str(folder)}
+    with (data_dir / BACKUPS).open("a", encoding="utf-8") as file:
+        file.write(json.dumps(line) + "\n")
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def last_backup(data_dir: Path) -> Path | None:
+    """The folder of the newest backup that is still there, None where no line names one."""
+    try:
+        lines = (data_dir / BACKUPS).read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return None
+    for line in reversed(lines):
+        try:
+            folder = Path(json.loads(line)["folder"])
+        except (ValueError, KeyError, TypeError):  # cut off by a loss of power
+            continue
+        if (folder / "backup.json").is_file():
+            return folder
+    return None
 
 
 def expiring(settings: Housekeeping, now: float) -> Iterable[str]:

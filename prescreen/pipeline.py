@@ -61,7 +61,8 @@ RADIOGRAPH_CLASSES = frozenset(
 )
 RADIOGRAPH_MODALITIES = frozenset({None, "CR", "DX"})
 
-_PRIORITIES = {"STAT": Priority.STAT, "HIGH": Priority.HIGH}
+#: Requested Procedure Priority (0040,1003) -> order of work; what is not listed is routine.
+PRIORITIES = {"STAT": Priority.STAT, "HIGH": Priority.HIGH}
 
 
 # --- receive → keep --------------------------------------------------------------------------
@@ -80,7 +81,7 @@ def keep(
     if spool.free() < minimum_free + len(incoming.part10):
         raise OutOfResources("the disk is full up to its watermark; free some room")
     kept = spool.keep(incoming.part10)
-    reason = _not_for_screening(identity)
+    reason = not_for_screening(identity)
     disposition = queue.keep(
         identity,
         kept,
@@ -89,7 +90,7 @@ def keep(
         quiet_cap=screen.quiet_cap,
         screenable=reason is None,
         reason=reason,
-        priority=_PRIORITIES.get(identity.requested_priority, Priority.ROUTINE),
+        priority=PRIORITIES.get(identity.requested_priority, Priority.ROUTINE),
     )
     if disposition is Disposition.DUPLICATE:
         spool.remove(kept.path)
@@ -103,7 +104,8 @@ def _require_match(incoming: Incoming, identity: Identity) -> None:
         raise DoesNotMatch("the data set's SOP Class UID differs from the command's")
 
 
-def _not_for_screening(identity: Identity) -> str | None:
+def not_for_screening(identity: Identity) -> str | None:
+    """The reason why an instance is kept and not screened, None where it is a radiograph."""
     if identity.manufacturer_model_name.casefold() == OWN_MODEL:
         return gate.Reason.OWN_RESULT
     if identity.sop_class_uid not in RADIOGRAPH_CLASSES:

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from prescreen.checks import Check
+from prescreen.doctor import Complaint
 from prescreen.settings import Settings
 from prescreen.store.reader import Status, StudyRecord
 
@@ -141,3 +142,23 @@ def show_checks(checks: Sequence[Check], as_json: bool) -> None:
         return
     rows = [("ok" if check.ok else "WRONG", check.what, check.said) for check in checks]
     _console().print(_table("check", ("", "what", "found"), rows))
+
+
+def show_complaints(
+    complaints: Sequence[Complaint], said: Sequence[str], running: Sequence[str], as_json: bool
+) -> None:
+    """Print what `doctor` found, and did."""
+    if as_json:
+        found = [asdict(complaint) for complaint in complaints]
+        _print_json({"complaints": found, "repaired": list(said), "running": list(running)})
+        return
+    console = _console()
+    for line in said:
+        console.print(line)
+    if running:
+        console.print(f"running now: {', '.join(running)}")
+    if not complaints:
+        console.print("nothing wrong was found")
+        return
+    rows = [(complaint.code, complaint.said, complaint.repair) for complaint in complaints]
+    console.print(_table("wrong", ("code", "what", "`--repair`"), rows))

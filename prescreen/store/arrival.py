@@ -49,20 +49,35 @@ class Arrival:
     priority: int
 
 
-def arrive(connection: Connection, arrival: Arrival, now: datetime.datetime) -> Disposition:
-    """Write down one arrival; DUPLICATE means that its file is not needed."""
+def arrive(
+    connection: Connection,
+    arrival: Arrival,
+    now: datetime.datetime,
+    recovered: datetime.datetime | None = None,
+) -> Disposition:
+    """Write down one arrival; DUPLICATE means that its file is not needed.
+
+    A file that was `recovered` came at that instant and joins no job: whether it was answered is
+    found out afterwards.
+    """
     versions = _versions(connection, arrival.identity.sop_instance_uid)
-    if any(row.sha256 == arrival.kept.sha256 for row in versions):
+    same = next((row for row in versions if row.sha256 == arrival.kept.sha256), None)
+    if same is not None and _lies_there(same, arrival):
         _append(connection, "instance.duplicate", arrival, now, {})
         return Disposition.DUPLICATE
-    identity_id, digest_is_new = _identity(connection, arrival.identity)
+    if same is not None:  # what is acknowledged must be stored: the new file takes its place
+        lose(connection, same.instance_id, now)
+        versions.remove(same)
+    identity_id, digest_is_new = identity_row(connection, arrival.identity)
     study_id = _study(connection, arrival, identity_id, now, again=bool(versions))
-    row = _row(arrival, again=bool(versions), received_at=now)
+    row = _row(arrival, again=bool(versions), received_at=recovered or now)
     row |= {"study_id": study_id, "identity_id": identity_id}
     instance_id = add(connection, t.instance, row)
     disposition = Disposition(row["disposition"])
     detail: dict[str, Any] = {"instance_id": instance_id}
-    if arrival.screenable:
+    if recovered is not None:
+        detail["recovered"] = True
+    elif arrival.screenable:
         detail |= join_open_job(connection, arrival, study_id, instance_id, now)
     phi = patient_data(arrival.identity) if digest_is_new else None
     _append(connection, _kind(disposition), arrival, now, detail, phi)
@@ -70,10 +85,37 @@ def arrive(connection: Connection, arrival: Arrival, now: datetime.datetime) -> 
 
 
 def _versions(connection: Connection, sop_instance_uid: str) -> list[Row[Any]]:
-    statement = select(t.instance.c.sha256).where(
+    columns = (t.instance.c.instance_id, t.instance.c.sha256, t.instance.c.size, t.instance.c.path)
+    statement = select(*columns).where(
         t.instance.c.sop_instance_uid == sop_instance_uid, t.instance.c.removed_at.is_(None)
     )
     return list(connection.execute(statement))
+
+
+def _lies_there(row: Row[Any], arrival: Arrival) -> bool:
+    """Whether the file of a row is there in its full size."""
+    data_dir = Path(str(arrival.kept.path).removesuffix(arrival.path))
+    try:
+        return bool((data_dir / row.path).stat().st_size == row.size)
+    except OSError:
+        return False
+
+
+def lose(connection: Connection, instance_id: int, now: datetime.datetime) -> None:
+    """Say of a kept file that it is gone, so that it is kept when it comes again."""
+    here = t.instance.c.instance_id == instance_id
+    columns = (t.instance.c.sop_instance_uid, t.instance.c.study_id)
+    gone = update(t.instance).where(here).values(removed_at=now).returning(*columns)
+    row = connection.execute(gone).one()
+    uid = select(t.study.c.study_instance_uid).where(t.study.c.study_id == row.study_id)
+    audit.append(
+        connection,
+        "instance.lost",
+        now,
+        study_instance_uid=connection.scalar(uid),
+        sop_instance_uid=row.sop_instance_uid,
+        detail={"instance_id": instance_id},
+    )
 
 
 def _disposition(arrival: Arrival, again: bool) -> Disposition:
@@ -137,7 +179,7 @@ def identity_digest(connection: Connection, identity: Identity) -> str:
     return hashlib.sha256(f"{salt}\n{content}".encode()).hexdigest()
 
 
-def _identity(connection: Connection, identity: Identity) -> tuple[int, bool]:
+def identity_row(connection: Connection, identity: Identity) -> tuple[int, bool]:
     """Id of the identity's row, and whether the row is new."""
     digest = identity_digest(connection, identity)
     column = t.identity.c.identity_id

@@ -164,6 +164,11 @@ def _hash(previous: str, row: Mapping[Any, Any]) -> str:
     return hashlib.sha256(f"{previous}\n{_canonical(content)}".encode()).hexdigest()
 
 
+def follows(head: Checkpoint, row: Mapping[str, Any]) -> bool:
+    """Whether an event, as stored, is the one that was written after `head`."""
+    return bool(row["event_id"] == head.event_id + 1 and _hash(head.hash, row) == row["hash"])
+
+
 def _head(connection: Connection) -> Checkpoint:
     value = connection.scalar(_READ_HEAD)
     if value is None:

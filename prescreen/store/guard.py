@@ -4,10 +4,33 @@ from __future__ import annotations
 
 import fcntl
 import os
+from collections.abc import Iterable
 from pathlib import Path
 from types import TracebackType
 
 from prescreen.errors import StoreError
+
+
+def running(data_dir: Path, roles: Iterable[str]) -> list[str]:
+    """Those of the roles that a process holds on a data directory now; nothing is changed.
+
+    A lock file by itself says nothing: it stays when its process ends.
+    """
+    return [role for role in roles if _is_held(Path(data_dir) / f"{role}.lock")]
+
+
+def _is_held(path: Path) -> bool:
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False
 
 
 class Guard:

@@ -7,15 +7,16 @@ rebuilt from the spool.
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from prescreen.errors import StoreError
 from prescreen.store.answers import Answer, as_plain, from_json, plain
-from prescreen.study import Audience, Disposition, Job, Outcome, ResultObject
+from prescreen.study import Audience, Disposition, ImageResult, Job, Outcome, ResultObject
 
 NAME = "manifest.json"
 _VERSION = 1
@@ -38,20 +39,33 @@ def write_manifest(folder: Path, job: Job, results: Results, destinations: Seque
         "job_id": job.job_id,
         "study_instance_uid": job.study_instance_uid,
         "predecessor_job_id": job.predecessor_job_id,
+        "priority": int(job.priority),
         "destinations": list(destinations),
+        "live_destinations": sorted(job.live_destinations),
+        "held_findings": sorted(job.held_findings),
         "outcome": results.outcome,
         "reason": results.reason,
         "objects": [vars(item) for item in results.objects],
         "answers": [_stored(answer) for answer in results.answers],
+        "sha256": {item.file_name: _sha256(folder / item.file_name) for item in results.objects},
     }
     text = json.dumps(content, default=plain, allow_nan=False)
     (folder / NAME).write_text(text, encoding="utf-8")
+
+
+def _sha256(path: Path) -> str | None:
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except FileNotFoundError:
+        return None
 
 
 def _stored(answer: Answer) -> dict[str, Any]:
     return {
         "instance_id": answer.instance.instance_id,
         "sop_instance_uid": answer.instance.sop_instance_uid,
+        "sha256": answer.instance.sha256,
         "disposition": answer.disposition,
         "pixel_sha256": answer.pixel_sha256,
         "result": None if answer.result is None else as_plain(answer.result),
@@ -74,6 +88,66 @@ def read_manifest(folder: Path, job: Job) -> Results:
         )
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise StoreError(f"{path}: cannot be read ({type(error).__name__})") from error
+
+
+@dataclass(frozen=True)
+class Told:
+    """What the manifest of a results folder says by itself, when the database says nothing.
+
+    `answers` are (SOP Instance UID, SHA-256 of the file as received or "", disposition, digest of
+    the pixels, answer); `sha256` is of each object's file. `live` is None in a folder of an
+    earlier version, which did not say.
+    """
+
+    job_id: int
+    study_instance_uid: str
+    predecessor_job_id: int | None
+    priority: int
+    destinations: tuple[str, ...]
+    live: frozenset[str] | None
+    held_findings: frozenset[str]
+    outcome: Outcome
+    reason: str | None
+    objects: tuple[ResultObject, ...]
+    answers: tuple[tuple[str, str, Disposition | None, str | None, ImageResult | None], ...]
+    sha256: Mapping[str, str]
+
+
+def read_told(folder: Path) -> Told:
+    """The manifest of a results folder, for whom no job is known. StoreError if it is none."""
+    path = folder / NAME
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        live = content.get("live_destinations")
+        return Told(
+            job_id=int(content["job_id"]),
+            study_instance_uid=str(content["study_instance_uid"]),
+            predecessor_job_id=content["predecessor_job_id"],
+            priority=int(content.get("priority", 0)),
+            destinations=tuple(content["destinations"]),
+            live=None if live is None else frozenset(live),
+            held_findings=frozenset(content.get("held_findings", ())),
+            outcome=Outcome(content["outcome"]),
+            reason=content["reason"],
+            objects=tuple(_object(stored) for stored in content["objects"]),
+            answers=tuple(_told_answer(stored) for stored in content["answers"]),
+            sha256=content.get("sha256", {}),
+        )
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise StoreError(f"{path}: cannot be read ({type(error).__name__})") from error
+
+
+def _told_answer(
+    stored: dict[str, Any],
+) -> tuple[str, str, Disposition | None, str | None, ImageResult | None]:
+    disposition, result = stored["disposition"], stored["result"]
+    return (
+        stored["sop_instance_uid"],
+        stored.get("sha256", ""),
+        None if disposition is None else Disposition(disposition),
+        stored["pixel_sha256"],
+        None if result is None else from_json(json.dumps(result)),
+    )
 
 
 def _is_of(content: dict[str, Any], job: Job) -> bool:

@@ -166,6 +166,12 @@ class Spool:
         path = self._results / str(int(job_id))
         return path if path.is_dir() else None
 
+    def renumber(self, job_id: int, new: int) -> None:
+        """Give the results of a job another number: its own belongs to another job by now."""
+        with _mapped(self._results):
+            (self._results / str(int(job_id))).rename(self._results / str(int(new)))
+            _fsync_folder(self._results)
+
     def quarantine(self, path: Path, reason: str) -> Path:
         """Set a file aside for a person, with a code why; returns where it lies now."""
         target = self._quarantine / f"{uuid.uuid4().hex}.dcm"
@@ -283,3 +289,9 @@ def _fsync(path: Path) -> None:
 def _fsync_folder(path: Path) -> None:
     """Make the names in a folder durable, as rename alone does not."""
     _fsync(path)
+
+
+def make_durable(path: Path) -> None:
+    """Let a file's bytes, or a folder's names, survive a loss of power."""
+    with _mapped(path):
+        _fsync(path)

@@ -9,6 +9,7 @@ import pydicom
 from pydicom.uid import UID
 
 from prescreen import pipeline
+from prescreen.dicom.send import Sender
 from prescreen.errors import UnusableImage
 from prescreen.pipeline import Tools
 from prescreen.store.queue import utc_now
@@ -31,12 +32,13 @@ def _no_screener(radiographs: Sequence[Radiograph]) -> list[Screening]:
 
 def answered(home: House, path: Path) -> str:
     """Keep a file and answer it with a notice; its Study Instance UID."""
-    study = _kept(home, path)
+    study = kept(home, path)
     answer(home)
     return study
 
 
-def _kept(home: House, path: Path) -> str:
+def kept(home: House, path: Path) -> str:
+    """Keep a file as the receiver does; its Study Instance UID."""
     store, ds = home.store(), pydicom.dcmread(path, stop_before_pixels=True)
     incoming = Incoming(
         sop_class_uid=str(ds.SOPClassUID),
@@ -65,3 +67,12 @@ def answer(home: House) -> None:
         utc_now,
     )
     pipeline.screen(store.queue.claim("test", 60), tools)
+
+
+def deliver(home: House) -> None:
+    """Deliver what is due to the PACS, which listens."""
+    store, destination = home.store(), home.settings.destination("pacs")
+    with Sender(destination, home.settings.receive.ae_title) as sender:
+        route = pipeline.Route(destination, store.outbox, sender, utc_now)
+        while work := store.outbox.claim("pacs", 60, 16):
+            pipeline.deliver(work, route)

@@ -130,6 +130,7 @@ class House:
         """Let go of what `store` opened."""
         if self._store is not None:
             self._store.engine.dispose()
+            self._store = None
 
     def command(self, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
         """Run `prescreen …` with this node's settings file."""

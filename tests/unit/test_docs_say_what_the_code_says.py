@@ -53,10 +53,10 @@ def commands() -> dict[str, Any]:
 
 
 def section(title: str) -> str:
-    """The text under a heading of docs/admin.md, up to the next of the same level."""
-    level = title.split()[0]
+    """The text under a heading of docs/admin.md, up to the next of its level or above."""
+    level = len(title.split()[0])
     _, rest = ADMIN.split(f"\n{title}\n", 1)
-    return re.split(rf"\n{level} ", rest)[0]
+    return re.split(rf"\n#{{1,{level}}} ", rest)[0]
 
 
 @pytest.mark.parametrize("words", sorted(commands()))
@@ -96,9 +96,19 @@ def test_the_exit_statuses_are_those_of_the_code() -> None:
     assert all(f"{code} " in cli.__doc__ for code in listed)
 
 
+def test_every_complaint_of_the_doctor_is_documented() -> None:
+    source = (ROOT / "prescreen" / "doctor.py").read_text()
+    given = set(re.findall(r'Complaint\(\s*"(\w+)"', source)) | {"file_missing", "file_damaged"}
+    listed = re.findall(r"`(\w+)`", " ".join(re.findall(r"^\| ([^|]+) \|", DAMAGED, re.M)))
+    assert sorted(listed) == sorted(given)
+
+
 def test_every_outcome_is_documented() -> None:
     listed = re.findall(r"^\| `(\w+)` \|", section("## How a study ends").split("###")[0], re.M)
     assert sorted(listed) == sorted(Outcome)
+
+
+DAMAGED = section("## When the data directory is damaged")
 
 
 def documented_reasons() -> dict[str, str]:
