@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from prescreen import gate, logs, node, pipeline, reporting, screening
-from prescreen.dicom import capture, report
+from prescreen.dicom import capture, narrative, regions, report
 from prescreen.dicom.decode import Decoder
 from prescreen.settings import load
 from prescreen.store.queue import Queue
@@ -29,11 +29,11 @@ from prescreen.worker import stop_on_signals
 
 OPEN, LOOK, PREPARE = "open and decode", "look (gate)", "input preparation"
 NETWORKS, ANSWER = "networks", "anatomy and findings"
-REPORT, CAPTURE, SETTLE = "report", "capture", "write and settle"
+REPORT, REGIONS, CAPTURE, SETTLE = "report", "regions", "capture", "write and settle"
 LOOP = "claim and loop"
 
 #: The stages of the screening process, in order.
-STAGES = (LOOP, OPEN, LOOK, PREPARE, NETWORKS, ANSWER, REPORT, CAPTURE, SETTLE)
+STAGES = (LOOP, OPEN, LOOK, PREPARE, NETWORKS, ANSWER, REPORT, REGIONS, CAPTURE, SETTLE)
 
 
 class Stopwatch:
@@ -95,6 +95,8 @@ class Stopwatch:
         for name in ("before", "after", "scope", "companions"):
             self.on(gate, name, LOOK)
         self.on(report, "measurement_report", REPORT)
+        self.on(narrative, "narrative_report", REPORT)
+        self.on(regions, "regions_report", REGIONS)
         self.on(capture, "capture", CAPTURE)
         self.on(reporting, "write", SETTLE)
         self.on(Queue, "settle", SETTLE)

@@ -13,7 +13,7 @@ from pydicom.uid import UID
 from pynetdicom import AllStoragePresentationContexts
 
 from prescreen import __version__, gate
-from prescreen.dicom import capture, entity, report, verdict
+from prescreen.dicom import capture, entity, narrative, report, verdict
 from prescreen.dicom.commitment import PUSH_MODEL, WAIT
 from prescreen.dicom.image import TRANSFER_SYNTAXES
 from prescreen.dicom.query import FIND
@@ -118,6 +118,7 @@ def _sending() -> Iterator[str]:
         for uid in (
             report.COMPREHENSIVE_3D_SR,
             report.COMPREHENSIVE_SR,
+            narrative.BASIC_TEXT_SR,
             capture.SECONDARY_CAPTURE,
         )
     ]
@@ -165,17 +166,27 @@ def _verdict(status: int) -> verdict.Verdict:
 
 def _objects() -> Iterator[str]:
     yield from _section("What is created")
-    yield "**Report:** Comprehensive 3D SR, root template TID 1500, one a study and cumulative:"
-    yield "TID 1001/1004 (device observer), TID 1204 (language), TID 1600/1601 (image library), a"
-    yield "TID 1501 measurement group for each image, for each finding and for the cardiothoracic"
-    yield "ratio, TID 4019 (algorithm identification). (121071, DCM, Finding) stands for flagged"
-    yield "findings only. Contributing Equipment (109102, DCM, Processing Equipment) has one item"
-    yield "for each network. Predecessor Documents names an earlier report with its purpose."
+    yield "**Findings** (`sr`): Comprehensive 3D SR, root template TID 1500 under the local title"
+    yield "(pre-screening, 99PRESCREEN, AI pre-screening, not a report; CID 7021 may be extended), one"
+    yield "a study and cumulative: TID 1001/1004 (device observer), TID 1204 (language), TID"
+    yield "1600/1601 (image library), a TID 1501 measurement group for each image, for each finding"
+    yield "and for the cardiothoracic ratio, TID 4019 (algorithm identification). (121071, DCM,"
+    yield "Finding) stands for flagged findings only. Contributing Equipment (109102, DCM, Processing"
+    yield "Equipment) has one item for each network. Predecessor Documents names an earlier report"
+    yield "with its purpose."
+    yield ""
+    yield "**Regions** (`regions`): Comprehensive 3D SR, TID 1500, (126000, DCM, Imaging Measurement"
+    yield "Report): a TID 1410 group with a POLYLINE for the outline of each lung and of the heart, and"
+    yield "for the two diameters of the cardiothoracic ratio. They are where the node measured, never"
+    yield "where a finding lies."
+    yield ""
+    yield "**Text** (`text`): Basic Text SR under the same local title: the findings in sentences."
     yield ""
     yield "**Capture:** Secondary Capture, Modality OT, RGB, 8 bits, one for each image in scope;"
     yield "ImageType DERIVED\\SECONDARY, ConversionType WSD, ContentQualification RESEARCH."
     yield ""
-    yield "Both stand in the study of their source, in series of their own with high numbers. Our"
+    yield "Which of them a destination gets is a setting. All stand in the study of their source, in"
+    yield "series of their own with high numbers. Tracking identifiers persist from report to report. Our"
     yield "own texts are ASCII; the patient's attributes are taken over with the source's Specific"
     yield "Character Set. UIDs are made under 2.25 from random UUIDs (PS3.5 B.2)."
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from prescreen import node, reporting, screening
+from prescreen import edition, node, screening
 from prescreen.dicom import capture
 from prescreen.dicom.image import Decoder, header_of, read_header
 from prescreen.errors import SettingsError, UnusableImage
@@ -154,8 +154,8 @@ def _write_objects(images: Sequence[Image], model: Model, settings: Settings, ou
     if not readable or outcome is Outcome.OUT_OF_SCOPE:
         return
     made = datetime.datetime.now(datetime.UTC)
-    edition = reporting.Edition(model, settings.report, Audience.EVALUATION, made)
-    for item in reporting.objects(readable, edition):
+    shared = edition.Edition(model, settings.report, Audience.EVALUATION, made)
+    for item in edition.objects(readable, shared):
         uid = item.described.sop_instance_uid
         (out / f"{uid}.dcm").write_bytes(item.part10)
         if item.page is not None:

@@ -18,6 +18,7 @@ from typing import Annotated, Any, Literal
 from pydantic import (
     AfterValidator,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     ValidationError,
@@ -162,6 +163,29 @@ class Report(Section):
         return value
 
 
+#: Kinds of result objects, as they are called in settings, outbox and audit.
+ObjectKind = Literal["sr", "regions", "text", "capture"]
+#: For viewers that show structured reports (OHIF, Weasis), and the capture for all others.
+MODERN: tuple[ObjectKind, ...] = ("sr", "regions", "capture")
+PRESETS: Mapping[str, tuple[ObjectKind, ...]] = {
+    "modern": MODERN,
+    "classic": ("text", "capture"),
+    "images-only": ("capture",),
+}
+
+
+def _kinds(value: object) -> object:
+    """A preset in place of a list of kinds."""
+    if not isinstance(value, str):
+        return value
+    if value not in PRESETS:
+        raise ValueError(f"a list of kinds, or one of the presets: {', '.join(PRESETS)}")
+    return PRESETS[value]
+
+
+Objects = Annotated[tuple[ObjectKind, ...], BeforeValidator(_kinds), Field(min_length=1)]
+
+
 class Destination(Section):
     """One place results are sent to, under a name that commands use."""
 
@@ -172,7 +196,7 @@ class Destination(Section):
     calling_ae_title: AETitle | None = None
     audience: Audience = Audience.RELEASE
     test: bool = False
-    objects: tuple[Literal["sr", "capture"], ...] = ("sr", "capture")
+    objects: Objects = MODERN
     acse_timeout: float = Field(default=10, gt=0)
     dimse_timeout: float = Field(default=60, gt=0)
     network_timeout: float = Field(default=60, gt=0)

@@ -488,7 +488,7 @@ class Job:
 class ResultObject:
     """One object of a results folder, complete and final."""
 
-    kind: str  # "sr" or "capture"
+    kind: str  # one of `settings.ObjectKind`
     audience: Audience
     sop_class_uid: str
     sop_instance_uid: str

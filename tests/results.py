@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pydicom
 from pydicom.data import get_testdata_file
 
+from prescreen.dicom.document import Document
 from prescreen.dicom.header import header_of
+from prescreen.settings import Report
 from prescreen.study import (
     LABELS,
     Anatomy,
     Finding,
     FindingState,
+    FloatArray,
     Header,
     ImageResult,
     LabelFigures,
@@ -112,6 +116,26 @@ def anatomy(side: int = 256) -> Anatomy:
     return Anatomy(masks, (0.97, 0.96, 0.94))
 
 
+def document(
+    source: pydicom.Dataset, images: Sequence[ImageResult] | None = None, **more: Any
+) -> Document:
+    """A document on `images` of one source: by default on the one of `screened`."""
+    fixed: dict[str, Any] = {
+        "model": model(),
+        "settings": Report(),
+        "made": MADE,
+        "series_instance_uid": SERIES_UID,
+        "sop_instance_uid": SOP_UID,
+    }
+    said = [screened(source)] if images is None else images
+    return Document([source], said, **(fixed | more))
+
+
 def chest_header() -> Header:
     """The header of the real chest."""
     return header_of(chest())
+
+
+def ramp(shape: tuple[int, int]) -> FloatArray:
+    """Pixels that grow brighter from left to right, float32, 0…1."""
+    return np.broadcast_to(np.linspace(0, 1, shape[1], dtype=np.float32), shape)

@@ -146,8 +146,8 @@ RUN_STATUS: Mapping[Outcome, Concept] = {
 
 # --- cardiothoracic ratio: of diameters; 59076-0 LN is a ratio of areas -------------------------
 CARDIOTHORACIC_RATIO = _local("ct-ratio", "Cardiothoracic ratio of diameters")
-CARDIAC_DIAMETER = _local("cardiac-diam", "Transverse cardiac diameter in the image")
-THORACIC_DIAMETER = _local("thoracic-diam", "Inner thoracic diameter in the image")
+CARDIAC_DIAMETER = _local("cardiac-diam", "Cardiac diameter in the image")
+THORACIC_DIAMETER = _local("thoracic-diam", "Thoracic diameter in the image")
 
 # --- units: UCUM --------------------------------------------------------------------------------
 PERCENT = Concept("%", "UCUM", "Percent")
@@ -157,6 +157,8 @@ MILLIMETER = Concept("mm", "UCUM", "mm")
 PIXELS = Concept("{pixels}", "UCUM", "Pixels")
 
 # --- the tree: TID 1500, 1501, 1600, 1602, 4019, 1001, 1204 ---------------------------------------
+#: Not 18748-4, "Diagnostic imaging report": it looks like *the* report, and may flip a worklist.
+PRE_SCREENING = _local("pre-screening", "AI pre-screening, not a report")
 IMAGING_MEASUREMENT_REPORT = _dcm("126000", "Imaging Measurement Report")
 LANGUAGE = _dcm("121049", "Language of Content Item and Descendants")
 ENGLISH = Concept("en-US", "RFC5646", "English (United States)")
@@ -185,6 +187,15 @@ ALGORITHM_PARAMETERS = _dcm("111002", "Algorithm Parameters")
 ALGORITHM_FAMILY = _dcm("111000", "Algorithm Family")
 ARTIFICIAL_INTELLIGENCE = _dcm("123110", "Artificial Intelligence")  # CID 7162
 COMMENT = _dcm("121106", "Comment")
+SUMMARY = _dcm("121111", "Summary")
+FINDINGS_SECTION = _dcm("121070", "Findings")
+WARNING = _local("warning", "Warning")
+FLAGGED = _local("flagged", "Flagged")
+MADE_BY = _local("made-by", "Made by")
+IMAGE_REGION = _dcm("111030", "Image Region")
+LATERALITY = _sct("272741003", "Laterality")
+LEFT = _sct("7771000", "Left")  # CID 244
+RIGHT = _sct("24028007", "Right")  # CID 244
 SOURCE_OF_MEASUREMENT = _dcm("121112", "Source of Measurement")
 
 #: CID 29 as far as a chest radiograph may carry it.

@@ -10,15 +10,17 @@ import functools
 import math
 from collections.abc import Iterable
 
-from prescreen.dicom.codes import Concept
+from prescreen.dicom.codes import SOURCE, Concept
 from prescreen.dicom.elements import Elements
 from prescreen.errors import PrescreenError
+from prescreen.study import FloatArray
 
 CONTAINS = "CONTAINS"
 HAS_CONCEPT_MOD = "HAS CONCEPT MOD"
 HAS_OBS_CONTEXT = "HAS OBS CONTEXT"
 HAS_ACQ_CONTEXT = "HAS ACQ CONTEXT"
 INFERRED_FROM = "INFERRED FROM"
+SELECTED_FROM = "SELECTED FROM"
 
 
 @functools.lru_cache(maxsize=512)
@@ -36,7 +38,7 @@ def _item(
     value_type: str,
     name: Concept,
     children: Iterable[bytes],
-    **value: str | list[bytes],
+    **value: str | bytes | list[bytes],
 ) -> bytes:
     elements = Elements(
         RelationshipType=relationship,
@@ -51,9 +53,11 @@ def _item(
 
 
 @functools.lru_cache(maxsize=512)
-def code(relationship: str, name: Concept, value: Concept) -> bytes:
+def code(
+    relationship: str, name: Concept, value: Concept, children: tuple[bytes, ...] = ()
+) -> bytes:
     """A CODE item."""
-    return _item(relationship, "CODE", name, (), ConceptCodeSequence=[concept_item(value)])
+    return _item(relationship, "CODE", name, children, ConceptCodeSequence=[concept_item(value)])
 
 
 def code_taken_over(relationship: str, name: Concept, value: bytes) -> bytes:
@@ -104,6 +108,19 @@ def image(
     return _item(relationship, "IMAGE", name, children, ReferencedSOPSequence=[reference])
 
 
+def polyline(name: Concept, points: FloatArray, sop_class_uid: str, sop_instance_uid: str) -> bytes:
+    """An SCOORD item: a line through `points` of an image, (n, 2), each (column, row) in pixels."""
+    selected = image(SELECTED_FROM, SOURCE, sop_class_uid, sop_instance_uid)
+    return _item(
+        CONTAINS,
+        "SCOORD",
+        name,
+        [selected],
+        GraphicData=points.astype("<f4").tobytes(),
+        GraphicType="POLYLINE",
+    )
+
+
 def reference_item(sop_class_uid: str, sop_instance_uid: str) -> bytes:
     """One item of a Referenced SOP Sequence (PS3.3 table 10-11)."""
     return Elements(
@@ -120,8 +137,11 @@ def template_item(template: str) -> bytes:
 def container(
     relationship: str, name: Concept, children: Iterable[bytes], template: str | None = None
 ) -> bytes:
-    """A CONTAINER item, of the numbered template if there is one."""
-    value: dict[str, str | list[bytes]] = {"ContinuityOfContent": "CONTINUOUS"}
+    """A CONTAINER item, of the numbered template if there is one.
+
+    SEPARATE (PS3.3 C.18.8.1.1): viewers then write the name of each item before its value.
+    """
+    value: dict[str, str | bytes | list[bytes]] = {"ContinuityOfContent": "SEPARATE"}
     if template is not None:
         value["ContentTemplateSequence"] = [template_item(template)]
     return _item(relationship, "CONTAINER", name, children, **value)

@@ -63,15 +63,16 @@ def finding_group(
     undetermined: presence of property of CID 240. Not flagged: a local code, and the network's
     number under a local concept. Not evaluated: words only.
     """
-    parameters = (*_parameters(model), f"operating point {finding.threshold:.4f}")
+    # weights and rules stand in the group of the image, once: a tree is also read by people
+    parameters = (f"operating point {finding.threshold:.4f}",)
     head: list[bytes] = []
     if finding.state is FindingState.FLAGGED:
         head.append(code(CONTAINS, codes.FINDING, coded.concept))
     if finding.state is not FindingState.NOT_EVALUATED:
         head.append(code(HAS_CONCEPT_MOD, codes.FINDING_SITE, coded.site))
     said = _said_of(finding, coded, finding.label in below_bar)
-    algorithm = _algorithm(model.findings, settings.manufacturer, parameters)
-    return _group(result, finding.label, [*head, *algorithm, *said])
+    identified = algorithm(model.findings, settings.manufacturer, parameters)
+    return _group(result, finding.label, [*head, *identified, *said])
 
 
 def _said_of(finding: Finding, coded: CodedFinding, below_bar: bool) -> list[bytes]:
@@ -104,14 +105,16 @@ def _number_of(finding: Finding) -> bytes:
 
 def image_group(result: ImageResult, model: Model, manufacturer: str) -> bytes:
     """What became of one image: CID 6042 and the same in words, for a notice the reason."""
-    algorithm = _algorithm(model.findings, manufacturer, _parameters(model))
+    identified = algorithm(model.findings, manufacturer, _parameters(model))
     said = [
         code(CONTAINS, codes.SUMMARY_OF_DETECTIONS, _run_status(result)),
         text(CONTAINS, codes.COMMENT, wording.summary(result)),
     ]
     if result.outcome is Outcome.SCREENED:
         said.append(text(CONTAINS, codes.COMMENT, wording.calibration(model.calibrated)))
-    return _group(result, "Image", [*algorithm, *said])
+        sensitivities = wording.sensitivities(result, model)
+        said += [text(CONTAINS, codes.COMMENT, sensitivities)] if sensitivities else []
+    return _group(result, "Image", [*identified, *said])
 
 
 def _run_status(result: ImageResult) -> Concept:
@@ -126,7 +129,7 @@ def ratio_group(
 ) -> bytes:
     """The cardiothoracic ratio, inferred from two diameters (TID 300): mm, or else pixels."""
     diameters = [
-        _diameter(name, ends, source)
+        diameter(INFERRED_FROM, name, ends, source)
         for name, ends in (
             (codes.CARDIAC_DIAMETER, result.cardiac_diameter),
             (codes.THORACIC_DIAMETER, result.thoracic_diameter),
@@ -140,20 +143,24 @@ def ratio_group(
         "Cardiothoracic ratio",
         [
             code(HAS_CONCEPT_MOD, codes.FINDING_SITE, codes.HEART),
-            *_algorithm(network, manufacturer, _weights(network)),
+            *algorithm(network, manufacturer, weights_in_words(network)),
             number(CONTAINS, codes.CARDIOTHORACIC_RATIO, ratio, codes.RATIO, 3, diameters),
         ],
     )
 
 
-def _diameter(
-    name: Concept, ends: tuple[float, float, float], source: pydicom.Dataset | None
+def diameter(
+    relationship: str,
+    name: Concept,
+    ends: tuple[float, float, float],
+    source: pydicom.Dataset | None,
 ) -> bytes:
+    """A diameter (row, first column, last column) in pixels as NUM: mm where spacing is known."""
     pixels = ends[2] - ends[1]
     spacing = None if source is None else _column_spacing(source)
     if spacing is None:
-        return number(INFERRED_FROM, name, pixels, codes.PIXELS, 1)
-    return number(INFERRED_FROM, name, pixels * spacing, codes.MILLIMETER, 1)
+        return number(relationship, name, pixels, codes.PIXELS, 1)
+    return number(relationship, name, pixels * spacing, codes.MILLIMETER, 1)
 
 
 def _column_spacing(source: pydicom.Dataset) -> float | None:
@@ -166,33 +173,38 @@ def _column_spacing(source: pydicom.Dataset) -> float | None:
 
 def _group(result: ImageResult, subject: str, content: Iterable[bytes]) -> bytes:
     header = result.header
-    identifier, unique_identifier = tracking(header.sop_instance_uid, subject)
     source = image(
         CONTAINS, codes.SOURCE_OF_MEASUREMENT, header.sop_class_uid, header.sop_instance_uid
     )
+    return tracked(result, subject, [*content, source], "1501")
+
+
+def tracked(result: ImageResult, subject: str, content: Iterable[bytes], template: str) -> bytes:
+    """A measurement group about `subject` on one image: its tracking identifiers, `content`."""
+    identifier, unique_identifier = tracking(result.header.sop_instance_uid, subject)
     items = [
         text(HAS_OBS_CONTEXT, codes.TRACKING_IDENTIFIER, identifier),
         uid_reference(HAS_OBS_CONTEXT, codes.TRACKING_UNIQUE_IDENTIFIER, unique_identifier),
         *content,
-        source,
     ]
-    return container(CONTAINS, codes.MEASUREMENT_GROUP, items, template="1501")
+    return container(CONTAINS, codes.MEASUREMENT_GROUP, items, template=template)
 
 
-def _weights(network: Network) -> tuple[str, ...]:
+def weights_in_words(network: Network) -> tuple[str, ...]:
+    """Which weights a network ran with, as algorithm parameters."""
     preset = (f"preset {network.preset}",) if network.preset else ()
     return (f"weights sha256 {network.sha256}", *preset)
 
 
 def _parameters(model: Model) -> tuple[str, ...]:
     return (
-        *_weights(model.findings),
+        *weights_in_words(model.findings),
         f"threshold rule {model.threshold_rule}",
         f"calibrated {'yes' if model.calibrated else 'no'}",
     )
 
 
-def _algorithm(network: Network, manufacturer: str, parameters: tuple[str, ...]) -> list[bytes]:
+def algorithm(network: Network, manufacturer: str, parameters: tuple[str, ...]) -> list[bytes]:
     """TID 4019, equal to the network's item of Contributing Equipment."""
     return [
         text(HAS_CONCEPT_MOD, codes.ALGORITHM_NAME, network.name),

@@ -50,7 +50,6 @@ ASPECT = 1.6
 THRESHOLD_AT = 0.6
 
 _ORGAN_COLOURS = (LUNGS, LUNGS, HEART)
-_LOUD_STATES = (FindingState.FLAGGED, FindingState.UNDETERMINED)
 _STATES = {
     FindingState.FLAGGED: "FLAGGED",
     FindingState.UNDETERMINED: "UNDETERMINED",
@@ -105,16 +104,6 @@ def bar_share(probability: float, threshold: float) -> float:
         return THRESHOLD_AT * probability / threshold
     rest = 1 - threshold
     return THRESHOLD_AT + (1 - THRESHOLD_AT) * ((probability - threshold) / rest if rest else 1)
-
-
-def ordered(findings: Sequence[Finding], urgency: Sequence[str]) -> list[Finding]:
-    """Flagged and undetermined first, not evaluated last, each group by urgency."""
-
-    def place(finding: Finding) -> tuple[int, int]:
-        group = 1 - (finding.state in _LOUD_STATES) + (finding.state is FindingState.NOT_EVALUATED)
-        return group, urgency.index(finding.label)
-
-    return sorted(findings, key=place)
 
 
 def draw(
@@ -223,7 +212,7 @@ def _draw_legend(page: Page, grid: Grid, x: int, result: ImageResult) -> None:
 def _draw_headline(page: Page, grid: Grid, result: ImageResult) -> int:
     """The headline and what it does not mean; the row after it."""
     y = grid.band + grid(10)
-    loud = bool(wording.in_state(result.findings, *_LOUD_STATES))
+    loud = bool(wording.in_state(result.findings, *wording.LOUD))
     headline = wording.headline(result)
     _write(page, grid.panel, y, headline, grid(52), LOUD if loud else WHITE, bold=True)
     left = len(wording.in_state(result.findings, FindingState.NOT_EVALUATED))
@@ -246,7 +235,7 @@ def _draw_findings(
     figures = {f.label: f for f in model.figures}
     _draw_heads(page, grid, y)
     y += grid(34)
-    for finding in ordered(result.findings, settings.urgency):
+    for finding in wording.ordered(result.findings, settings.urgency):
         marked = finding.label in below_bar
         _draw_row(page, grid, y, finding, figures.get(finding.label), marked)
         y += grid(39)
@@ -284,7 +273,7 @@ def _draw_row(
     _, bar, _, _ = _columns(grid)
     length, top, height = _bar_length(grid), y + grid(9), grid(18)
     filled = round(length * bar_share(finding.probability, finding.threshold))
-    loud = finding.state in _LOUD_STATES
+    loud = finding.state in wording.LOUD
     ink.fill(page, bar, top, max(filled, grid(3)), height, LOUD if loud else BAR)
     if finding.state is FindingState.UNDETERMINED:
         for x in range(bar, bar + filled, grid(10)):
@@ -304,7 +293,7 @@ def _row(
 ) -> Page:
     """One row without its bar's length."""
     grid = Grid(rows)
-    loud, shown = state in _LOUD_STATES, state is not FindingState.NOT_EVALUATED
+    loud, shown = state in wording.LOUD, state is not FindingState.NOT_EVALUATED
     height, width = grid(37), grid.right + grid(8) - grid.panel
     ground = LOUD_GROUND if loud else GROUND
     row = np.full((height, width, 3), ground, np.uint8)

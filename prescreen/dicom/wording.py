@@ -9,11 +9,14 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from prescreen.study import Finding, FindingState, ImageResult, Outcome
+from prescreen.study import Finding, FindingState, ImageResult, Model, Outcome
 
 BANNER = "AI OUTPUT - NOT A DIAGNOSIS"
 PURPOSE = "RESEARCH AND EVALUATION ONLY - NOT A MEDICAL DEVICE"
 SERIES_DESCRIPTION = "AI pre-screening - not a diagnosis"
+FINDINGS_DESCRIPTION = "AI findings - not a diagnosis"
+REGIONS_DESCRIPTION = "AI outlines of lungs and heart - not a diagnosis"
+TEXT_DESCRIPTION = "AI findings in words - not a diagnosis"
 NOTICE_DESCRIPTION = "AI pre-screening - NOT SCREENED"
 NOTHING_FLAGGED = "No finding flagged."
 NO_EXCLUSION = "This does not exclude disease."
@@ -27,6 +30,10 @@ BELOW_RELEASE_BAR = "below release bar - evaluation only"
 NETWORKS_DISAGREE = "masked and whole image disagree"
 NOT_MEASURED_VIEW = "not measured (view)"
 NOT_MEASURED = "not measured"
+UNKNOWN = "-"
+
+#: States that are shown loud: undetermined like flagged.
+LOUD = (FindingState.FLAGGED, FindingState.UNDETERMINED)
 
 #: What a label is called on the page.
 NAMES = {
@@ -134,6 +141,16 @@ def in_state(findings: Sequence[Finding], *states: FindingState) -> list[Finding
     return [finding for finding in findings if finding.state in states]
 
 
+def ordered(findings: Sequence[Finding], urgency: Sequence[str]) -> list[Finding]:
+    """Flagged and undetermined first, not evaluated last, each group by urgency."""
+
+    def place(finding: Finding) -> tuple[int, int]:
+        group = 1 - (finding.state in LOUD) + (finding.state is FindingState.NOT_EVALUATED)
+        return group, urgency.index(finding.label)
+
+    return sorted(findings, key=place)
+
+
 def headline(result: ImageResult) -> str:
     """The first thing said of an image."""
     if result.outcome is Outcome.OUT_OF_SCOPE:
@@ -171,6 +188,19 @@ def summary(result: ImageResult) -> str:
     return " ".join(s if s.endswith(".") else f"{s}." for s in said if s)
 
 
+def sensitivities(result: ImageResult, model: Model) -> str | None:
+    """The sensitivity of each evaluated finding at its operating point; None where there is none.
+
+    What was not flagged weighs as much as the share of such findings that would have been.
+    """
+    evaluated = [f for f in result.findings if f.state is not FindingState.NOT_EVALUATED]
+    known = {figures.label: figures.sensitivity for figures in model.figures}
+    if not evaluated:
+        return None
+    listed = (f"{name_of(f.label)} {sensitivity(known.get(f.label))}" for f in evaluated)
+    return f"Sensitivity in validation: {', '.join(listed)}."
+
+
 def ratio_missing(result: ImageResult) -> str:
     """Why there is no cardiothoracic ratio."""
     return NOT_MEASURED_VIEW if result.header.view != "PA" else NOT_MEASURED
@@ -186,7 +216,7 @@ def calibration(calibrated: bool) -> str:
 def sensitivity(value: float | None) -> str:
     """A sensitivity without decimals or percent: how many of ten are found in validation."""
     if value is None:
-        return "-"
+        return UNKNOWN
     tenths = int(value * 10 + 0.5)
     if tenths == 10 and value < 1:
         return "9 of 10"  # rounding must not promise that nothing is missed

@@ -49,6 +49,7 @@ ae_title = "PACS"
 host = "127.0.0.1"
 port = {pacs_port}
 audience = "evaluation"
+objects = ["sr", "capture"]
 acse_timeout = 5
 dimse_timeout = 5
 retry_first = 0.2

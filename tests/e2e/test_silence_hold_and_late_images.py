@@ -44,6 +44,7 @@ name = "{name}"
 ae_title = "PACS"
 host = "127.0.0.1"
 port = {port}
+objects = ["sr", "capture"]
 {setting}
 retry_first = 0.2
 retry_cap = 0.5

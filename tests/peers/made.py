@@ -7,12 +7,18 @@ from typing import Any
 import pydicom
 
 from prescreen.dicom.capture import capture
-from prescreen.dicom.report import Predecessor, as_comprehensive_sr, measurement_report
+from prescreen.dicom.document import Document, Predecessor
+from prescreen.dicom.narrative import narrative_report
+from prescreen.dicom.regions import regions_report
+from prescreen.dicom.report import as_comprehensive_sr, measurement_report
 from prescreen.settings import Report
 from prescreen.study import Radiograph
 from tests import results
 
-KINDS = ("sr", "fallback sr", "replacing sr", "notice sr", "capture", "notice capture")
+KINDS = (
+    *("sr", "fallback sr", "replacing sr", "notice sr", "regions sr", "fallback regions sr"),
+    *("text sr", "notice text sr", "capture", "notice capture"),
+)
 
 
 def every_kind(source: pydicom.Dataset, radiograph: Radiograph | None = None) -> dict[str, bytes]:
@@ -26,23 +32,28 @@ def every_kind(source: pydicom.Dataset, radiograph: Radiograph | None = None) ->
             "sop_instance_uid": f"2.25.5{number}1",
         }
 
-    def sr(number: int, result: Any, **more: Any) -> bytes:
-        keywords = common | uids(number) | more
-        return measurement_report([source], [result], results.model(), **keywords)
+    def document(number: int, result: Any, **more: Any) -> Document:
+        return results.document(source, [result], **uids(number), **more)
 
     def page(number: int, result: Any) -> bytes:
         keywords = common | uids(number)
         anatomy, model = results.anatomy(), results.model()
         return capture(source, radiograph, anatomy, result, model, **keywords).part10
 
-    report = sr(1, screened)
+    report = measurement_report(document(1, screened))
+    anatomies = {screened.header.sop_instance_uid: results.anatomy()}
+    regions = regions_report(document(7, screened), anatomies)
     study = str(screened.header.study_instance_uid)
     predecessor = Predecessor(pydicom.uid.Comprehensive3DSRStorage, "2.25.7", "2.25.8", study)
     return {
         "sr": report,
         "fallback sr": as_comprehensive_sr(report, "2.25.520"),
-        "replacing sr": sr(3, screened, predecessors=[predecessor]),
-        "notice sr": sr(4, not_screened),
+        "replacing sr": measurement_report(document(3, screened, predecessors=[predecessor])),
+        "notice sr": measurement_report(document(4, not_screened)),
+        "regions sr": regions,
+        "fallback regions sr": as_comprehensive_sr(regions, "2.25.580"),
+        "text sr": narrative_report(document(8, screened)),
+        "notice text sr": narrative_report(document(9, not_screened)),
         "capture": page(5, screened),
         "notice capture": page(6, not_screened),
     }

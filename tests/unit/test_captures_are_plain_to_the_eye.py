@@ -152,7 +152,7 @@ def test_a_bar_crosses_the_threshold_exactly_when_the_probability_does(
 
 
 def test_flagged_come_first_and_not_evaluated_last_each_by_urgency() -> None:
-    shown = [f.label for f in page.ordered(results.BUSY, URGENCY)]
+    shown = [f.label for f in wording.ordered(results.BUSY, URGENCY)]
     assert shown[:3] == ["Pneumothorax", "Effusion", "Nodule"]
     assert shown[-1] == "Hernia"
     middle = [URGENCY.index(label) for label in shown[3:-1]]

@@ -64,9 +64,7 @@ def _objects(source: pydicom.Dataset) -> Iterator[bytes]:
     result, model = results.screened(source), results.model()
     uids: dict[str, Any] = {"series_instance_uid": results.SERIES_UID}
     uids["sop_instance_uid"] = results.SOP_UID
-    report = measurement_report(
-        [source], [result], model, settings=Report(), made=results.MADE, **uids
-    )
+    report = measurement_report(results.document(source))
     yield report
     yield as_comprehensive_sr(report, "2.25.9")
     yield capture(

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import highdicom as hd
+import numpy as np
 import pydicom
 from highdicom.sr import (
     AlgorithmIdentification,
@@ -27,6 +28,8 @@ from highdicom.sr import (
 from prescreen.dicom import codes, wording
 from prescreen.dicom.codes import FINDINGS, Concept
 from prescreen.dicom.groups import tracking
+from prescreen.dicom.outlines import outline
+from prescreen.dicom.regions import regions_report
 from prescreen.dicom.report import measurement_report
 from prescreen.settings import Report
 from prescreen.study import Finding, FindingState, ImageResult, Network
@@ -50,11 +53,13 @@ def _tree(item: pydicom.Dataset) -> Tree:
         value = _code(item.ConceptCodeSequence[0])
     elif item.ValueType == "IMAGE":
         value = item.ReferencedSOPSequence[0].ReferencedSOPInstanceUID
+    elif item.ValueType == "SCOORD":
+        value = (item.GraphicType, [round(float(number), 2) for number in item.GraphicData])
     else:
         value = item.get("TextValue", item.get("UID"))
     template = [t.TemplateIdentifier for t in item.get("ContentTemplateSequence", [])]
     children = [_tree(child) for child in item.get("ContentSequence", [])]
-    name = _code(item.ConceptNameCodeSequence[0])
+    name = _code(item.ConceptNameCodeSequence[0]) if "ConceptNameCodeSequence" in item else None
     return (item.get("RelationshipType"), item.ValueType, name, value, template, children)
 
 
@@ -105,7 +110,7 @@ def _finding_group(
 ) -> MeasurementsAndQualitativeEvaluations:
     coded, network = FINDINGS[finding.label], results.model().findings
     operating_point = f"operating point {finding.threshold:.4f}"
-    algorithm = _algorithm(network, [*_parameters(), operating_point])
+    algorithm = _algorithm(network, [operating_point])
     name = wording.name_of(finding.label)
     if finding.state is FindingState.NOT_EVALUATED:
         return _group(
@@ -165,6 +170,76 @@ def _ratio_group(source: pydicom.Dataset) -> MeasurementsAndQualitativeEvaluatio
     return group
 
 
+def _regions_reference(source: pydicom.Dataset, result: ImageResult) -> list[pydicom.Dataset]:
+    """The groups of the regions as highdicom builds them."""
+    left, right = codes.LEFT, codes.RIGHT
+    masks = results.anatomy().masks
+    rows, columns = source.Rows, source.Columns
+    organs = (("Left lung", codes.LUNG, left), ("Right lung", codes.LUNG, right))
+    groups = [
+        _planar(source, subject, site, outline(mask, rows, columns), side)
+        for (subject, site, side), mask in zip(
+            (*organs, ("Heart", codes.HEART, None)), masks, strict=True
+        )
+    ]
+    for subject, name, site, ends in (
+        ("Cardiac diameter", codes.CARDIAC_DIAMETER, codes.HEART, result.cardiac_diameter),
+        ("Thoracic diameter", codes.THORACIC_DIAMETER, codes.CHEST, result.thoracic_diameter),
+    ):
+        assert ends is not None
+        line = np.array([[ends[1], ends[0]], [ends[2], ends[0]]])
+        length = Measurement(_hd(name), ends[2] - ends[1], _hd(codes.PIXELS))
+        groups.append(_planar(source, subject, site, line, None, [length]))
+    return groups
+
+
+def _planar(
+    source: pydicom.Dataset,
+    subject: str,
+    site: Concept,
+    points: Any,
+    side: Concept | None,
+    measurements: list[Measurement] | None = None,
+) -> pydicom.Dataset:
+    network = results.model().lungs_heart
+    identifier, uid = tracking(source.SOPInstanceUID, subject)
+    region = hd.sr.ImageRegion(
+        hd.sr.GraphicTypeValues.POLYLINE,
+        np.asarray(points, np.float64),
+        hd.sr.SourceImageForRegion.from_source_image(source),
+    )
+    group = hd.sr.PlanarROIMeasurementsAndQualitativeEvaluations(
+        TrackingIdentifier(uid=uid, identifier=identifier),
+        referenced_region=region,
+        algorithm_id=_algorithm(network, [f"weights sha256 {network.sha256}"]),
+        finding_sites=[FindingSite(_hd(site), laterality=None if side is None else _hd(side))],
+        measurements=measurements,
+    )
+    item: pydicom.Dataset = group[0]
+    return item
+
+
+def test_the_regions_equal_those_highdicom_builds() -> None:
+    source = results.chest()
+    result = results.screened(source)
+    anatomies = {str(source.SOPInstanceUID): results.anatomy()}
+    ours = pydicom.dcmread(io.BytesIO(regions_report(results.document(source), anatomies)))
+    reference = [_tree(group) for group in _regions_reference(source, result)]
+    found = [_tree(group) for group in ours.ContentSequence[-1].ContentSequence]
+    assert found == reference
+
+
+def test_highdicom_reads_the_regions() -> None:
+    source = results.chest()
+    anatomies = {str(source.SOPInstanceUID): results.anatomy()}
+    part10 = regions_report(results.document(source), anatomies)
+    content = hd.sr.srread(io.BytesIO(part10)).content
+    assert isinstance(content, hd.sr.MeasurementReport)
+    groups = content.get_planar_roi_measurement_groups()
+    assert [group.reference_type for group in groups] == [_hd(codes.IMAGE_REGION)] * 5
+    assert not [group for group in groups if group.finding_type is not None]
+
+
 def _image_library(source: pydicom.Dataset) -> ContainerContentItem:
     """By hand: highdicom's needs a Patient Orientation and an Imager Pixel Spacing."""
     image = ImageContentItem(
@@ -199,12 +274,22 @@ def _reference(source: pydicom.Dataset, result: ImageResult) -> pydicom.Dataset:
         source,
         "Image",
         _algorithm(network, _parameters()),
-        [wording.summary(result), wording.calibration(False)],
+        [
+            wording.summary(result),
+            wording.calibration(False),
+            wording.sensitivities(result, results.model()) or "",
+        ],
         qualitative_evaluations=_evaluations(SUMMARY_OF_DETECTIONS=codes.PARTIALLY_SUCCEEDED),
     )
-    findings = [_finding_group(source, finding) for finding in result.findings]
+    findings = [
+        _finding_group(source, finding)
+        for finding in wording.ordered(result.findings, Report().urgency)
+    ]
     report = hd.sr.MeasurementReport(
-        context, _hd(codes.CHEST_RADIOGRAPH), [image, *findings, _ratio_group(source)]
+        context,
+        _hd(codes.CHEST_RADIOGRAPH),
+        [image, *findings, _ratio_group(source)],
+        title=_hd(codes.PRE_SCREENING),
     )
     root: pydicom.Dataset = report[0]
     measurements = len(root.ContentSequence) - 1
@@ -213,15 +298,7 @@ def _reference(source: pydicom.Dataset, result: ImageResult) -> pydicom.Dataset:
 
 
 def _ours(source: pydicom.Dataset, result: ImageResult) -> bytes:
-    return measurement_report(
-        [source],
-        [result],
-        results.model(),
-        settings=Report(),
-        made=results.MADE,
-        series_instance_uid=results.SERIES_UID,
-        sop_instance_uid=results.SOP_UID,
-    )
+    return measurement_report(results.document(source, [result]))
 
 
 def test_the_tree_equals_the_one_highdicom_builds() -> None:

@@ -10,15 +10,10 @@ import pytest
 
 from prescreen.dicom import codes
 from prescreen.dicom.codes import Concept
+from prescreen.dicom.document import Predecessor
 from prescreen.dicom.groups import tracking
-from prescreen.dicom.report import (
-    COMPREHENSIVE_SR,
-    Predecessor,
-    as_comprehensive_sr,
-    measurement_report,
-)
+from prescreen.dicom.report import COMPREHENSIVE_SR, as_comprehensive_sr, measurement_report
 from prescreen.errors import PrescreenError
-from prescreen.settings import Report
 from prescreen.study import LABELS, FindingState, ImageResult, Outcome
 from tests import results
 
@@ -27,14 +22,8 @@ def _part10(
     images: Sequence[ImageResult] | None = None, source: pydicom.Dataset | None = None, **more: Any
 ) -> bytes:
     source = results.chest() if source is None else source
-    images = [results.screened(source)] if images is None else images
-    fixed: dict[str, Any] = {
-        "settings": Report(),
-        "made": results.MADE,
-        "series_instance_uid": results.SERIES_UID,
-        "sop_instance_uid": results.SOP_UID,
-    }
-    return measurement_report([source], images, results.model(), **(fixed | more))
+    options = {key: more.pop(key) for key in ("below_bar", "site_codes") if key in more}
+    return measurement_report(results.document(source, images, **more), **options)
 
 
 def _report(*args: Any, **more: Any) -> pydicom.Dataset:
@@ -67,7 +56,7 @@ def _comments(ds: pydicom.Dataset) -> str:
 
 
 def test_only_flagged_findings_are_indexed_as_findings() -> None:
-    assert _values(_report(), codes.FINDING) == ["60046008", "36118008"]
+    assert _values(_report(), codes.FINDING) == ["36118008", "60046008"]
 
 
 def test_nothing_flagged_indexes_nothing() -> None:
@@ -118,16 +107,7 @@ def test_below_the_release_bar_is_marked() -> None:
 
 @pytest.mark.parametrize("calibrated", [True, False])
 def test_it_says_whether_the_outputs_are_calibrated(calibrated: bool) -> None:
-    source = results.chest()
-    part10 = measurement_report(
-        [source],
-        [results.screened(source)],
-        results.model(calibrated),
-        settings=Report(),
-        made=results.MADE,
-        series_instance_uid=results.SERIES_UID,
-        sop_instance_uid=results.SOP_UID,
-    )
+    part10 = _part10(model=results.model(calibrated))
     assert (b"calibrated yes" in part10) == calibrated
     assert (b"calibrated no" in part10) == (not calibrated)
 
@@ -149,7 +129,7 @@ def test_algorithms_equal_the_contributing_equipment() -> None:
     device = _named(report, codes.DEVICE_OBSERVER_UID)[0].UID
     assert device == report.ContributingEquipmentSequence[0].DeviceUID
     assert report.ManufacturerModelName == "prescreen"
-    parameters = _named(_groups(report)["Edema"], codes.ALGORITHM_PARAMETERS)
+    parameters = _named(_groups(report)["Image"], codes.ALGORITHM_PARAMETERS)
     assert "weights sha256 " + "3a" * 32 in {item.TextValue for item in parameters}
 
 

@@ -38,16 +38,8 @@ def _cases() -> Iterator[ImageResult]:
 
 
 def _texts_of_report(result: ImageResult) -> Iterator[str]:
-    part10 = measurement_report(
-        [results.chest()],
-        [result],
-        results.model(),
-        settings=Report(),
-        made=results.MADE,
-        series_instance_uid=results.SERIES_UID,
-        sop_instance_uid=results.SOP_UID,
-        below_bar=frozenset(LABELS),
-    )
+    document = results.document(results.chest(), [result])
+    part10 = measurement_report(document, below_bar=frozenset(LABELS))
     for element in pydicom.dcmread(io.BytesIO(part10)).iterall():
         if element.VR in ("CS", "LO", "LT", "SH", "ST", "UC", "UT"):
             yield str(element.value)

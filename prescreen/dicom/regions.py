@@ -1,0 +1,116 @@
+"""Screenings → the regions of one study: Comprehensive 3D SR, TID 1500 with TID 1410 groups.
+
+The outlines of lungs and heart and the two diameters of the cardiothoracic ratio, in a document and
+a series of their own: viewers that draw regions (OHIF) fail on a document that also has groups
+without. They are what the node measured in, never where a finding lies.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+import numpy as np
+
+from prescreen.dicom import codes, wording
+from prescreen.dicom.attributes import Attributes
+from prescreen.dicom.codes import Concept
+from prescreen.dicom.content import (
+    CONTAINS,
+    HAS_CONCEPT_MOD,
+    code,
+    container,
+    polyline,
+)
+from prescreen.dicom.document import Document, Kind, image_library
+from prescreen.dicom.groups import algorithm, diameter, tracked, weights_in_words
+from prescreen.dicom.outlines import outline
+from prescreen.dicom.report import COMPREHENSIVE_3D_SR
+from prescreen.study import Anatomy, FloatArray, ImageResult, Model
+
+REGIONS = Kind(
+    COMPREHENSIVE_3D_SR,
+    codes.IMAGING_MEASUREMENT_REPORT,
+    "1500",
+    2,
+    wording.REGIONS_DESCRIPTION,
+)
+
+#: Organs in the order of `Anatomy.masks`: what is tracked, the site, the side.
+ORGANS: tuple[tuple[str, Concept, Concept | None], ...] = (
+    ("Left lung", codes.LUNG, codes.LEFT),
+    ("Right lung", codes.LUNG, codes.RIGHT),
+    ("Heart", codes.HEART, None),
+)
+
+
+def has_regions(results: Iterable[ImageResult], anatomies: Mapping[str, Anatomy]) -> bool:
+    """Whether there is anything to draw: a document needs at least one region."""
+    return any(
+        anatomies[result.header.sop_instance_uid].masks.any()
+        for result in results
+        if result.header.sop_instance_uid in anatomies
+    )
+
+
+def regions_report(document: Document, anatomies: Mapping[str, Anatomy]) -> bytes:
+    """The regions of one study as a DICOM file; the same arguments give the same bytes.
+
+    `anatomies` are those of images of the document, by SOP Instance UID; `has_regions` of both
+    is true.
+    """
+    manufacturer = document.settings.manufacturer
+    groups: list[bytes] = []
+    for result in document.results:
+        anatomy = anatomies.get(result.header.sop_instance_uid)
+        if anatomy is not None:
+            groups += _outlines(result, anatomy, document.model, manufacturer)
+            groups += _diameters(result, document, manufacturer)
+    measurements = container(CONTAINS, codes.IMAGING_MEASUREMENTS, groups)
+    content = [*document.context(), image_library(document.results), measurements]
+    return document.part10(REGIONS, content)
+
+
+def _outlines(
+    result: ImageResult, anatomy: Anatomy, model: Model, manufacturer: str
+) -> Iterable[bytes]:
+    rows, columns = result.header.rows or 0, result.header.columns or 0
+    for (subject, site, side), mask in zip(ORGANS, anatomy.masks, strict=True):
+        points = outline(mask, rows, columns)
+        if points is not None:
+            modifier = [] if side is None else [code(HAS_CONCEPT_MOD, codes.LATERALITY, side)]
+            where = code(HAS_CONCEPT_MOD, codes.FINDING_SITE, site, tuple(modifier))
+            yield _group(result, subject, where, points, model, manufacturer)
+
+
+def _diameters(result: ImageResult, document: Document, manufacturer: str) -> Iterable[bytes]:
+    if result.cardiothoracic_ratio is None:
+        return
+    uid = result.header.sop_instance_uid
+    by_uid = {Attributes(source).text("SOPInstanceUID"): source for source in document.sources}
+    both = (
+        ("Cardiac diameter", codes.CARDIAC_DIAMETER, codes.HEART, result.cardiac_diameter),
+        ("Thoracic diameter", codes.THORACIC_DIAMETER, codes.CHEST, result.thoracic_diameter),
+    )
+    for subject, name, site, ends in both:
+        if ends is not None:
+            row, first, last = ends
+            points = np.array([[first, row], [last, row]], np.float32)
+            where = code(HAS_CONCEPT_MOD, codes.FINDING_SITE, site)
+            measured = diameter(CONTAINS, name, ends, by_uid.get(uid))
+            yield _group(result, subject, where, points, document.model, manufacturer, measured)
+
+
+def _group(
+    result: ImageResult,
+    subject: str,
+    site: bytes,
+    points: FloatArray,
+    model: Model,
+    manufacturer: str,
+    *measured: bytes,
+) -> bytes:
+    """One region (TID 1410)."""
+    network, header = model.lungs_heart, result.header
+    region = polyline(codes.IMAGE_REGION, points, header.sop_class_uid, header.sop_instance_uid)
+    identified = algorithm(network, manufacturer, weights_in_words(network))
+    return tracked(result, subject, [site, *identified, *measured, region], template="1410")

@@ -1,0 +1,228 @@
+"""The objects of one study for one audience: which there are, and what they are made with."""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from prescreen.audience import for_audience, reaches_bar
+from prescreen.dicom import capture, narrative, regions, report
+from prescreen.dicom.document import Document, Predecessor
+from prescreen.dicom.wording import is_other_view
+from prescreen.screening import Image
+from prescreen.settings import MODERN, Report
+from prescreen.study import (
+    LABELS,
+    Anatomy,
+    Audience,
+    ImageResult,
+    Model,
+    Outcome,
+    ResultObject,
+    generate_uid,
+)
+
+
+@dataclass(frozen=True)
+class Replaced:
+    """The objects of this study and audience that came before, by kind.
+
+    `made` is when their job was settled.
+    """
+
+    by_kind: Mapping[str, ResultObject]
+    made: datetime.datetime | None
+
+
+@dataclass(frozen=True)
+class Edition:
+    """What all objects of one study for one audience share; `made` is aware."""
+
+    model: Model
+    settings: Report
+    audience: Audience
+    made: datetime.datetime
+    held: frozenset[str] = frozenset()
+    replaced: Replaced | None = None
+    kinds: frozenset[str] = frozenset(MODERN)
+
+    def shown(self, result: ImageResult) -> ImageResult:
+        """The result as this audience may see it."""
+        return for_audience(result, self.model, self.audience, self.settings, self.held)
+
+    def below_bar(self, results: Sequence[ImageResult]) -> frozenset[str]:
+        """Labels to be marked as evaluation only, for any of the views at hand."""
+        views = {result.header.view for result in results if result.findings}
+        return frozenset(
+            label
+            for label in LABELS
+            if not all(reaches_bar(self.model, label, view, self.settings) for view in views)
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Written:
+    """One object: what it is, its Part 10 bytes, and its page (RGB pixels) where it has one."""
+
+    described: ResultObject
+    part10: bytes
+    page: Any = None
+
+
+@dataclass(frozen=True, eq=False)
+class _Study:
+    """The images of one study with what this audience may see of them.
+
+    `images` have a source each, oldest first; `shown` is said of them, `kept` of images that only
+    earlier reports spoke of.
+    """
+
+    images: Sequence[Image]
+    shown: Sequence[ImageResult]
+    kept: Sequence[ImageResult]
+    edition: Edition
+
+    @property
+    def anatomies(self) -> Mapping[str, Anatomy]:
+        """Lungs and heart of the images that were screened, by SOP Instance UID."""
+        return {
+            result.header.sop_instance_uid: image.screening.anatomy
+            for image, result in zip(self.images, self.shown, strict=True)
+            if image.screening is not None and result.outcome is Outcome.SCREENED
+        }
+
+    def document(self, item: ResultObject, results: Sequence[ImageResult]) -> Document:
+        """A document that speaks of `results`.
+
+        Patient and study are those of the newest image, which carries the corrections.
+        """
+        edition = self.edition
+        return Document(
+            [image.source for image in reversed(self.images)],
+            results,
+            edition.model,
+            edition.settings,
+            edition.made,
+            item.series_instance_uid,
+            item.sop_instance_uid,
+            self._predecessors(item.kind),
+        )
+
+    def _predecessors(self, kind: str) -> list[Predecessor]:
+        replaced = self.edition.replaced
+        before = replaced.by_kind.get(kind) if replaced else None
+        if before is None:
+            return []
+        study = self.shown[0].header.study_instance_uid
+        uids = (before.sop_class_uid, before.sop_instance_uid, before.series_instance_uid)
+        return [Predecessor(*uids, study, addended=bool(self.kept))]
+
+
+def carried_over(new: Sequence[ImageResult], earlier: Sequence[ImageResult]) -> list[ImageResult]:
+    """Of earlier answers those on images that are not answered anew."""
+    uids = {result.header.sop_instance_uid for result in new}
+    return [result for result in earlier if result.header.sop_instance_uid not in uids]
+
+
+def objects(
+    images: Sequence[Image], edition: Edition, earlier: Sequence[ImageResult] = ()
+) -> Iterator[Written]:
+    """The documents of one study, then what there is of each of its images that is in scope.
+
+    `images` have a source each, oldest first. `earlier` are the answers of the study's earlier
+    reports: those on images that are not among `images` are carried over.
+    """
+    kept = carried_over([image.result for image in images], earlier)
+    shown = [edition.shown(image.result) for image in images]
+    study = _Study(images, shown, [edition.shown(result) for result in kept], edition)
+    for kind, document in _DOCUMENTS.items():
+        if kind in edition.kinds:
+            yield from document(study)
+    if "capture" in edition.kinds:
+        yield from _captures(study)
+
+
+def _sr(study: _Study) -> Iterator[Written]:
+    item = _described("sr", report.COMPREHENSIVE_3D_SR, study.edition, "report")
+    results = [*study.shown, *study.kept]
+    below_bar = study.edition.below_bar(results)
+    yield Written(item, report.measurement_report(study.document(item, results), below_bar))
+
+
+def _regions(study: _Study) -> Iterator[Written]:
+    """Of the images at hand; those of an earlier report have theirs."""
+    anatomies = study.anatomies
+    drawn = [result for result in study.shown if result.header.sop_instance_uid in anatomies]
+    if regions.has_regions(drawn, anatomies):
+        item = _described("regions", report.COMPREHENSIVE_3D_SR, study.edition, "regions")
+        document = study.document(item, drawn)
+        yield Written(item, regions.regions_report(document, anatomies))
+
+
+def _text(study: _Study) -> Iterator[Written]:
+    item = _described("text", narrative.BASIC_TEXT_SR, study.edition, "text")
+    results = [*study.shown, *study.kept]
+    below_bar = study.edition.below_bar(results)
+    yield Written(item, narrative.narrative_report(study.document(item, results), below_bar))
+
+
+_DOCUMENTS = {"sr": _sr, "regions": _regions, "text": _text}
+
+
+def _described(kind: str, sop_class_uid: str, edition: Edition, name: str) -> ResultObject:
+    """A document of its own series; one that an archive may refuse has a UID to fall back to."""
+    falls_back = sop_class_uid == report.COMPREHENSIVE_3D_SR
+    return ResultObject(
+        kind=kind,
+        audience=edition.audience,
+        sop_class_uid=sop_class_uid,
+        sop_instance_uid=generate_uid(),
+        series_instance_uid=generate_uid(),
+        file_name=f"{edition.audience}-{name}.dcm",
+        fallback_sop_instance_uid=generate_uid() if falls_back else None,
+    )
+
+
+def _captures(study: _Study) -> Iterator[Written]:
+    """Beside a frontal image that was screened a lateral one stands in the report alone.
+
+    It needs no notice.
+    """
+    series = generate_uid()
+    results = [*study.shown, *study.kept]
+    is_screened = any(result.outcome is Outcome.SCREENED for result in results)
+    for number, (image, result) in enumerate(zip(study.images, study.shown, strict=True), start=1):
+        listed_only = is_screened and is_other_view(result)
+        if result.outcome is not Outcome.OUT_OF_SCOPE and not listed_only:
+            yield _capture(study, image, result, series, number)
+
+
+def _capture(study: _Study, image: Image, result: ImageResult, series: str, number: int) -> Written:
+    edition = study.edition
+    item = ResultObject(
+        kind="capture",
+        audience=edition.audience,
+        sop_class_uid=capture.SECONDARY_CAPTURE,
+        sop_instance_uid=generate_uid(),
+        series_instance_uid=series,
+        file_name=f"{edition.audience}-capture-{number}.dcm",
+        source_sop_instance_uid=result.header.sop_instance_uid,
+    )
+    page = capture.capture(
+        image.source,
+        image.radiograph,
+        image.screening.anatomy if image.screening else None,
+        result,
+        edition.model,
+        settings=edition.settings,
+        made=edition.made,
+        series_instance_uid=series,
+        sop_instance_uid=item.sop_instance_uid,
+        instance_number=number,
+        replaces=edition.replaced.made if edition.replaced else None,
+        below_bar=edition.below_bar([result]),
+        patient=study.images[-1].source,
+    )
+    return Written(item, page.part10, page.pixels)
