@@ -9,7 +9,7 @@ import datetime
 import hashlib
 import json
 import secrets
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,9 @@ from prescreen.store.database import add
 from prescreen.store.spool import Kept
 from prescreen.store.withdrawal import withdraw
 from prescreen.study import Disposition, Identity, Incoming, Instance, Priority, Stage
+
+#: Why a result that comes back is not screened.
+OWN_RESULT = "own_result"
 
 _SALT = "identity.salt"
 _PATIENT = (
@@ -60,6 +63,8 @@ def arrive(
     A file that was `recovered` came at that instant and joins no job: whether it was answered is
     found out afterwards.
     """
+    if arrival.screenable and _is_ours(connection, arrival.identity.sop_instance_uid):
+        arrival = replace(arrival, screenable=False, reason=OWN_RESULT)
     versions = _versions(connection, arrival.identity.sop_instance_uid)
     same = next((row for row in versions if row.sha256 == arrival.kept.sha256), None)
     if same is not None and _lies_there(same, arrival):
@@ -82,6 +87,13 @@ def arrive(
     phi = patient_data(arrival.identity) if digest_is_new else None
     _append(connection, _kind(disposition), arrival, now, detail, phi)
     return disposition
+
+
+def _is_ours(connection: Connection, sop_instance_uid: str) -> bool:
+    """Whether an object of that UID was written here; an archive may have changed the rest."""
+    uid = t.result_object.c.sop_instance_uid
+    statement = select(uid).where(uid == sop_instance_uid)
+    return connection.scalar(statement) is not None
 
 
 def _versions(connection: Connection, sop_instance_uid: str) -> list[Row[Any]]:
