@@ -1,17 +1,40 @@
-"""NIH ChestX-ray14 (Wang et al., CVPR 2017): its lists and layouts."""
+"""NIH ChestX-ray14 (Wang et al., CVPR 2017): labels, official lists, and its two layouts on disk.
+
+As NIH ships it: `images_001 … images_012/images/*.png`, `Data_Entry_2017*.csv`,
+`train_val_list.txt`, `test_list.txt`, `BBox_List_2017.csv` (read by `boxes`). Flat: `labels.csv`
+beside `images/`. No picture is opened here, and none need fit in memory.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from prescreen.study import LABELS
-from train.pictures import DataError, read_rows
+from train.pictures import DataError, files_by_stem, read_names, read_rows, stem_of, told
+
+TRAIN_VAL, TEST = "train_val", "test"
+#: Radiographs of the official lists (paper, Table 1).
+OFFICIAL_COUNTS = {TRAIN_VAL: 86_524, TEST: 25_596}
+NO_FINDING = "No Finding"
+
+_OFFICIAL_NAMES = {
+    "image": "Image Index",
+    "labels": "Finding Labels",
+    "patient": "Patient ID",
+    "view": "View Position",
+}
+_SYNONYMS = {"Infiltrate": "Infiltration", "": NO_FINDING}
+_FLAT_COLUMNS = ("image", "labels", "patient", "view", "official_split")
 
 
 @dataclass(frozen=True)
 class LabelledPicture:
-    """One row of a ChestX-ray14 list: which file, whose, and the 14 labels as 0 or 1."""
+    """One row of a ChestX-ray14 list: which file, whose, and the 14 labels as 0 or 1.
+
+    `official_split` is `train_val`, `test` or empty where nothing says.
+    """
 
     path: Path
     patient: str
@@ -21,17 +44,147 @@ class LabelledPicture:
 
 
 def read_chestxray14(folder: Path) -> list[LabelledPicture]:
-    """The flat layout: `labels.csv` beside `images/`. Pictures are not opened here."""
-    columns = ("image", "labels", "patient", "view", "official_split")
-    rows = read_rows(folder / "labels.csv", columns)
-    return [_labelled(folder, row) for row in rows]
+    """The radiographs of either layout, in the order of the list.
+
+    Raises DataError where lists are missing or malformed, where pictures that the official list
+    names are not there, or where a patient is in both official lists.
+    """
+    entries = sorted(folder.glob("Data_Entry_2017*.csv"))
+    if (folder / "labels.csv").is_file() or not entries:
+        rows = read_labels(folder / "labels.csv", _FLAT_COLUMNS)
+        return [replace(row, path=folder / "images" / row.path) for row in rows]
+    return _placed(read_labels(entries[-1], lists_needed=True), folder)
 
 
-def _labelled(folder: Path, row: dict[str, str]) -> LabelledPicture:
-    named = set(row["labels"].split("|"))
-    unknown = named - set(LABELS) - {"No Finding"}
+def _placed(rows: list[LabelledPicture], folder: Path) -> list[LabelledPicture]:
+    found = files_by_stem(folder)
+    missing = [row.path.name for row in rows if row.path.stem not in found]
+    if missing:
+        raise DataError(
+            f"{folder}: {len(missing)} of {len(rows)} radiographs of the list are not there, "
+            f"{missing[0]} the first: unpack all of images_001 … images_012"
+        )
+    return [replace(row, path=found[row.path.stem]) for row in told(rows, len(rows), "matched")]
+
+
+# ---------------------------------------------------------------- labels
+
+
+def label_of(name: str) -> str | None:
+    """One of LABELS, NO_FINDING, or None for what is neither; spaces and synonyms understood."""
+    name = name.strip()
+    known = _SYNONYMS.get(name, name.replace(" ", "_"))
+    if known == NO_FINDING.replace(" ", "_"):
+        return NO_FINDING
+    return known if known in LABELS or known == NO_FINDING else None
+
+
+def listed_stems(path: Path) -> list[str]:
+    """The names in a list of labels, without the labels: all an evaluation needs to begin with."""
+    rows = read_rows(path, ())
+    column = _column(path, rows, "image")
+    return [stem_of(row[column]) for row in rows]
+
+
+def read_labels(
+    path: Path, columns: tuple[str, ...] = (), lists_needed: bool = False
+) -> list[LabelledPicture]:
+    """A list of labels in the flat or the official form; `path` of each row is its name alone.
+
+    Where the list does not say whose a radiograph is, the part of its name before `_` does, as in
+    the data set. Where it has no split, the official lists beside it do, if they are there.
+    """
+    rows = read_rows(path, columns)
+    for key in ("image", "labels"):
+        _column(path, rows, key)
+    official = official_lists(path.parent) if "official_split" not in rows[0] else None
+    if lists_needed and official is None:
+        read_names(path.parent / "train_val_list.txt")
+        read_names(path.parent / "test_list.txt")
+    pictures = [_labelled(path, row, official or {}) for row in rows]
+    _refuse_doubles(path, pictures)
+    if lists_needed:
+        _refuse_unlisted(path, pictures)
+        assert_disjoint(pictures)
+    return pictures
+
+
+def _column(path: Path, rows: list[dict[str, str]], key: str) -> str:
+    for name in (key, _OFFICIAL_NAMES[key]):
+        if name in rows[0]:
+            return name
+    raise DataError(f"{path}: the header lacks {key} (or {_OFFICIAL_NAMES[key]!r})")
+
+
+def _labelled(path: Path, row: dict[str, str], official: dict[str, str]) -> LabelledPicture:
+    def cell(key: str) -> str:
+        return row.get(key, row.get(_OFFICIAL_NAMES.get(key, ""), "")).strip()
+
+    name = cell("image")
+    found = {text: label_of(text) for text in cell("labels").split("|")}
+    unknown = [text for text, label in found.items() if label is None]
     if unknown:
-        raise DataError(f"{folder / 'labels.csv'}: unknown label {sorted(unknown)[0]!r}")
-    labels = tuple(int(label in named) for label in LABELS)
-    path = folder / "images" / row["image"]
-    return LabelledPicture(path, row["patient"], labels, row["view"], row["official_split"])
+        raise DataError(f"{path}: unknown label {unknown[0]!r} of {name}")
+    labels = tuple(int(label in found.values()) for label in LABELS)
+    patient = cell("patient") or stem_of(name).split("_")[0]
+    split = row.get("official_split", official.get(name, "")).strip()
+    return LabelledPicture(Path(name), patient, labels, cell("view"), split)
+
+
+def _refuse_doubles(path: Path, pictures: Sequence[LabelledPicture]) -> None:
+    seen: set[str] = set()
+    for picture in pictures:
+        stem = stem_of(picture.path.name)
+        if stem in seen:
+            raise DataError(f"{path}: {picture.path.name} is listed twice")
+        seen.add(stem)
+
+
+# ---------------------------------------------------------------- official lists
+
+
+def official_lists(folder: Path) -> dict[str, str] | None:
+    """Name to `train_val` or `test` from the two lists in `folder`; None where they are not there.
+
+    Raises DataError where a radiograph is in both.
+    """
+    paths = {TRAIN_VAL: folder / "train_val_list.txt", TEST: folder / "test_list.txt"}
+    if not all(path.is_file() for path in paths.values()):
+        return None
+    lists = {split: set(read_names(path)) for split, path in paths.items()}
+    both = lists[TRAIN_VAL] & lists[TEST]
+    if both:
+        raise DataError(f"{folder}: {sorted(both)[0]} is in both official lists")
+    return {name: split for split, names in lists.items() for name in names}
+
+
+def _refuse_unlisted(path: Path, pictures: Sequence[LabelledPicture]) -> None:
+    unlisted = [p.path.name for p in pictures if not p.official_split]
+    if unlisted:
+        raise DataError(
+            f"{path}: {len(unlisted)} radiographs are in neither official list, {unlisted[0]} the "
+            "first: the lists are not this file's"
+        )
+
+
+def assert_disjoint(pictures: Sequence[LabelledPicture]) -> None:
+    """Raises DataError where a patient has radiographs in both official lists."""
+    patients = {
+        split: {p.patient for p in pictures if p.official_split == split}
+        for split in (TRAIN_VAL, TEST)
+    }
+    shared = len(patients[TRAIN_VAL] & patients[TEST])
+    if shared:
+        raise DataError(f"{shared} patients are in both official lists, which must share none")
+
+
+def counts(pictures: Sequence[LabelledPicture]) -> dict[str, int]:
+    """One column of the paper's Table 1: positives of each label, and its four totals."""
+    positives = {k: sum(p.labels[i] for p in pictures) for i, k in enumerate(LABELS)}
+    with_any = sum(any(p.labels) for p in pictures)
+    return positives | {
+        "Multi-label Totals": sum(positives.values()),
+        "Finding": with_any,
+        NO_FINDING: len(pictures) - with_any,
+        "Totals": len(pictures),
+    }

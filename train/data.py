@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
-from train.chestxray14 import LabelledPicture, read_chestxray14
-from train.masks import MaskedPicture, picture_path, read_lungs_heart
+from train.chestxray14 import LabelledPicture, read_chestxray14, read_labels
+from train.masks import (
+    MaskedFile,
+    MaskedPicture,
+    list_lungs_heart,
+    picture_path,
+    read_lungs_heart,
+)
 from train.pictures import DataError, Picture, data_dir, read_picture, read_rows, runs_dir
 from train.splits import folds, share_of, split_by_patient
 
 __all__ = [
     "DataError",
     "LabelledPicture",
+    "MaskedFile",
     "MaskedPicture",
     "Picture",
     "data_dir",
     "folds",
+    "list_lungs_heart",
     "picture_path",
     "read_chestxray14",
+    "read_labels",
     "read_lungs_heart",
     "read_picture",
     "read_rows",

@@ -1,163 +1,219 @@
 """Say how good weights are, through the very `Screener` that the node uses.
 
-    python -m train.evaluate findings --weights weights --json findings.json
-    python -m train.evaluate lungs-heart --weights weights --json lungs_heart.json
+    python -m train.evaluate findings --images DIR --labels CSV --weights DIR --json FILE
+    python -m train.evaluate boxes --images DIR --boxes BBox_List_2017.csv --weights DIR --json FILE
+    python -m train.evaluate lungs-heart --data DIR --weights DIR --json FILE
+    python -m train.evaluate ablation --images DIR --labels CSV --weights DIR --json FILE
+    python -m train.evaluate ablation … --weights WITH --without WITHOUT --json FILE
 
-What is printed is also written as JSON. Without `--all` only radiographs are judged that the
-shipped configuration held out from training.
+What is printed is also written as JSON; figures are drawn beside it (FILE_roc.png and so on).
+Probabilities are fixed before a label is read. Pictures match labels and boxes by file stem.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from prescreen.nets.screener import BATCH, Screener
+from prescreen.errors import PrescreenError
+from prescreen.nets.screener import Screener
 from prescreen.nets.weights import read_manifest
-from prescreen.study import LABELS, ORGANS, BoolArray, Header, Radiograph, Screening
-from train import data, figures
+from prescreen.study import LABELS
+from train import (
+    ablation,
+    boxes,
+    boxes_report,
+    data,
+    drawings,
+    figures,
+    findings_report,
+    organs,
+    screening,
+)
+from train.findings_report import Judged
 
-Numbers = npt.NDArray[np.float64]
-Screen = Callable[[Sequence[Radiograph]], list[Screening]]
+Arguments = argparse.Namespace
+Report = dict[str, Any]
 
-
-def radiograph_of(path: Path) -> Radiograph:
-    """A picture file as the node would see it: 0…1, air dark, no header worth the name."""
-    pixels = data.read_picture(path).astype(np.float32) / 255.0
-    header = Header("", path.stem, "", "")
-    return Radiograph(header, pixels, (pixels.shape[0], pixels.shape[1]), None, "")
-
-
-def screened(paths: Sequence[Path], screener: Screen) -> list[Screening]:
-    """The screenings of these files in order, a batch in memory at a time. Reads no label."""
-    results: list[Screening] = []
-    for start in range(0, len(paths), BATCH):
-        results += screener([radiograph_of(p) for p in paths[start : start + BATCH]])
-        if start % (BATCH * 10) == 0:
-            print(f"{start} of {len(paths)} radiographs", flush=True)
-    return results
+# what shipping weights needs of an evaluation
+Numbers = figures.Numbers
+findings = findings_report.areas
+radiograph_of = screening.radiograph_of
+dice_of = organs.dice_of
 
 
 # ---------------------------------------------------------------- findings
 
 
-def probabilities(screenings: Sequence[Screening]) -> tuple[Numbers, Numbers]:
-    """Masked and unmasked probabilities, (n, 14) each."""
-    masked = [[f.probability for f in s.findings] for s in screenings]
-    unmasked = [[f.probability_unmasked for f in s.findings] for s in screenings]
-    return np.asarray(masked, dtype=np.float64), np.asarray(unmasked, dtype=np.float64)
+def evaluate_findings(
+    images: Path, labels: Path, weights: Path, probabilities: Path | None = None
+) -> tuple[Report, Judged]:
+    """Figures of weights on radiographs with labels; `probabilities` keeps what both heads say."""
+    judged = findings_report.judge(images, labels, Screener(weights))
+    if probabilities is not None:
+        screening.write_probabilities(probabilities, judged.said)
+    thresholds = read_manifest(weights / "findings.json").thresholds
+    return findings_report.reported(judged, dict(thresholds)), judged
 
 
-def findings(
-    pictures: Sequence[data.LabelledPicture], scores: Numbers, seed: int = 1
-) -> dict[str, Any]:
-    """AUROC per label and their mean, with 95 % intervals by patient; Brier score.
-
-    `scores` (n, 14) are fixed before this function sees a label.
-    """
-    truth = np.array([p.labels for p in pictures], dtype=bool)
-    samples = figures.resampled([p.patient for p in pictures], seed)
-    areas: dict[str, float | None] = {}
-    bounds: dict[str, tuple[float, float] | None] = {}
-    drawn = []
+def draw_roc(path: Path, judged: Judged, report: Report) -> None:
+    """The paper's Fig. 3: the ROC curves of all findings, with their AUROC."""
+    drawn = {}
     for k, label in enumerate(LABELS):
-        areas[label] = figures.auroc(truth[:, k], scores[:, k])
-        again = [figures.auroc(truth[s, k], scores[s, k]) for s in samples]
-        bounds[label] = figures.interval(again)
-        drawn.append(again)
-    known = [a for a in areas.values() if a is not None]
-    means = [float(np.mean(v)) for row in zip(*drawn, strict=True) if (v := _known(row))]
-    return {
-        "n": len(pictures),
-        "patients": len({p.patient for p in pictures}),
-        "positives": {label: int(truth[:, k].sum()) for k, label in enumerate(LABELS)},
-        "mean_auroc": float(np.mean(known)) if known else None,
-        "mean_auroc_ci95": figures.interval(means),
-        "auroc": areas,
-        "ci95": bounds,
-        "brier": float(np.mean((scores - truth) ** 2)),
-    }
+        area = report["auroc"][label]
+        if area is not None:
+            _, hit, left = figures.roc(judged.truth[:, k], judged.said.masked[:, k])
+            drawn[f"{label} {area:.4f}"] = (np.append(0.0, 1 - left), np.append(0.0, hit))
+    title = f"ROC on {report['split']}"
+    drawings.curves(path, title, ("1 - specificity", "sensitivity"), drawn)
 
 
-def _known(row: Sequence[float | None]) -> list[float]:
-    return [v for v in row if v is not None]
+def draw_reliability(path: Path, judged: Judged, report: Report) -> None:
+    """Frequency against probability, in bins, of each finding."""
+    drawn = {}
+    for k, label in enumerate(LABELS):
+        found = figures.bins(judged.truth[:, k], judged.said.masked[:, k])
+        columns = [np.array(v) for v in list(zip(*found, strict=True))[:2]]
+        drawn[f"{label} {report['ece_by_label'][label]:.3f}"] = (columns[0], columns[1])
+    axes = ("probability", "share with the finding")
+    drawings.curves(
+        path, "Reliability, with the expected calibration error", axes, drawn, dots=True
+    )
 
 
-def evaluate_findings(folder: Path, weights: Path, everything: bool) -> dict[str, Any]:
-    """Figures of the shipped weights on the held-out patients of a ChestX-ray14 folder."""
-    pictures = data.read_chestxray14(folder)
-    if not everything:
-        config = read_manifest(weights / "findings.json").config
-        _, pictures = data.split_by_patient(pictures, config["held_out"], config["seed"])
-    results = screened([p.path for p in pictures], Screener(weights))
-    masked, unmasked = probabilities(results)
-    report = findings(pictures, masked)
-    report["unmasked"] = findings(pictures, unmasked)
-    states = [f.state.value for s in results for f in s.findings]
-    report["states"] = {state: states.count(state) for state in sorted(set(states))}
-    return report
+def _findings(chosen: Arguments) -> tuple[Report, list[str]]:
+    report, judged = evaluate_findings(
+        chosen.images, chosen.labels, chosen.weights, chosen.probabilities
+    )
+    draw_roc(beside(chosen.json, "roc"), judged, report)
+    draw_reliability(beside(chosen.json, "reliability"), judged, report)
+    return report, findings_report.lines_of(report)
+
+
+# ---------------------------------------------------------------- boxes
+
+
+def evaluate_boxes(
+    images: Path, listed: Path, weights: Path
+) -> tuple[Report, list[boxes_report.Located]]:
+    """Figures of where the networks look, on radiographs with drawn boxes."""
+    drawn = boxes.read_boxes(listed)
+    located = boxes_report.locate(images, drawn, Screener(weights))
+    return boxes_report.reported(located, drawn), located
+
+
+def _boxes(chosen: Arguments) -> tuple[Report, list[str]]:
+    report, located = evaluate_boxes(chosen.images, chosen.boxes, chosen.weights)
+    boxes_report.draw(beside(chosen.json, "boxes"), located)
+    return report, boxes_report.lines_of(report)
 
 
 # ---------------------------------------------------------------- lungs and heart
 
 
-def dice_of(drawn: BoolArray, truth: BoolArray) -> list[float]:
-    """Dice per organ of (3, h, w) masks; lungs are scored outside the true heart."""
-    drawn = drawn.copy()
-    drawn[:2] &= ~truth[2]
-    return [_dice(a, b) for a, b in zip(drawn, truth, strict=True)]
+def evaluate_lungs_heart(folder: Path, weights: Path, everything: bool = True) -> Report:
+    """Dice, distance of the outlines and cardiothoracic ratio; not `everything`: the held-out."""
+    kept = None if everything else _held_out(folder, weights)
+    return organs.evaluate(folder, Screener(weights), kept)[0]
 
 
-def _dice(a: BoolArray, b: BoolArray) -> float:
-    return float((2 * (a & b).sum() + 1) / (a.sum() + b.sum() + 1))
+def _held_out(folder: Path, weights: Path) -> list[str]:
+    config = read_manifest(weights / "lungs_heart.json").config
+    names = [one.name for one in data.list_lungs_heart(folder)]
+    return [name for name in names if data.share_of(name, config["seed"]) < config["held_out"]]
 
 
-def evaluate_lungs_heart(folder: Path, weights: Path, everything: bool) -> dict[str, Any]:
-    """Dice per organ and the mean absolute error of the cardiothoracic ratio, held-out pictures."""
-    manifest = read_manifest(weights / "lungs_heart.json")
-    pictures = data.read_lungs_heart(folder, manifest.input_size)
-    if not everything:
-        seed, held_out = manifest.config["seed"], manifest.config["held_out"]
-        pictures = [p for p in pictures if data.share_of(p.name, seed) < held_out]
-    paths = [data.picture_path(folder, p) for p in pictures]
-    anatomies = [s.anatomy for s in screened(paths, Screener(weights))]
-    scores = np.array([dice_of(a.masks, p.masks) for a, p in zip(anatomies, pictures, strict=True)])
-    errors = [
-        abs(a.cardiothoracic_ratio - p.cardiothoracic_ratio)
-        for a, p in zip(anatomies, pictures, strict=True)
-        if a.cardiothoracic_ratio is not None and p.cardiothoracic_ratio is not None
-    ]
-    return {
-        "n": len(pictures),
-        "dice": dict(zip(ORGANS, scores.mean(axis=0).tolist(), strict=True)),
-        "dice_worst": dict(zip(ORGANS, scores.min(axis=0).tolist(), strict=True)),
-        "ctr_mae": float(np.mean(errors)) if errors else None,
-        "ctr_n": len(errors),
-    }
+def _lungs_heart(chosen: Arguments) -> tuple[Report, list[str]]:
+    kept = _held_out(chosen.data, chosen.weights) if chosen.held_out else None
+    report, drawn = organs.evaluate(chosen.data, Screener(chosen.weights), kept)
+    organs.draw_worst(beside(chosen.json, "worst"), drawn)
+    return report, organs.lines_of(report)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("what", choices=["findings", "lungs-heart"])
-    parser.add_argument("--data", type=Path, help="default: its folder under PRESCREEN_DATA")
-    parser.add_argument("--weights", type=Path, default=Path("weights"))
-    parser.add_argument("--json", type=Path, required=True)
-    parser.add_argument("--all", action="store_true", help="every radiograph, not the held-out")
-    chosen = parser.parse_args()
-    evaluate, name = {
-        "findings": (evaluate_findings, "chestxray14"),
-        "lungs-heart": (evaluate_lungs_heart, "lungs_heart"),
-    }[chosen.what]
-    report = evaluate(chosen.data or data.data_dir() / name, chosen.weights, chosen.all)
-    text = json.dumps(report, indent=2)
-    chosen.json.write_text(text + "\n", encoding="utf-8")
-    print(text)
+# ---------------------------------------------------------------- ablation
+
+
+def _ablation(chosen: Arguments) -> tuple[Report, list[str]]:
+    judged = _judged(chosen, chosen.weights)
+    if chosen.without is None:
+        report = ablation.compared(
+            ablation.MASKING, judged.pictures, judged.said.masked, judged.said.unmasked
+        )
+    else:
+        ours, theirs = ablation.paired(judged, _judged(chosen, chosen.without).said)
+        report = ablation.compared(chosen.question, ours.pictures, ours.said.masked, theirs.masked)
+    return report, ablation.lines_of(report)
+
+
+def _judged(chosen: Arguments, source: Path) -> Judged:
+    """From a folder of weights, or from a file of probabilities."""
+    if source.is_file():
+        return findings_report.with_labels(screening.read_probabilities(source), chosen.labels)
+    if chosen.images is None:
+        raise data.DataError(f"{source} is a folder of weights: --images names the radiographs")
+    return findings_report.judge(chosen.images, chosen.labels, Screener(source))
+
+
+# ---------------------------------------------------------------- command
+
+
+def beside(path: Path, name: str) -> Path:
+    """Where a figure goes: next to the JSON."""
+    return path.with_name(f"{path.stem}_{name}.png")
+
+
+Evaluation = Callable[[Arguments], tuple[Report, list[str]]]
+
+
+def parser() -> argparse.ArgumentParser:
+    """The four evaluations and their options."""
+    raw = argparse.RawDescriptionHelpFormatter
+    whole = argparse.ArgumentParser("python -m train.evaluate", None, __doc__, formatter_class=raw)
+    parts = whole.add_subparsers(dest="what", required=True)
+    judge = _part(parts, "findings", _findings, "AUROC, calibration, the paper's Table 2")
+    judge.add_argument("--images", type=Path, required=True, help="folder of radiographs")
+    judge.add_argument("--labels", type=Path, required=True, help="labels.csv or Data_Entry_2017")
+    judge.add_argument("--probabilities", type=Path, help="keep what both heads say as CSV")
+    where = _part(parts, "boxes", _boxes, "where the networks look: the paper's Table 3, Fig. 4")
+    where.add_argument("--images", type=Path, required=True, help="folder of radiographs")
+    where.add_argument("--boxes", type=Path, required=True, help="BBox_List_2017.csv")
+    drawn = _part(parts, "lungs-heart", _lungs_heart, "Dice, outlines, cardiothoracic ratio")
+    drawn.add_argument("--data", type=Path, required=True, help="<source>/images, masks, index.csv")
+    drawn.add_argument("--held-out", action="store_true", help="those the training held out")
+    asked = _part(parts, "ablation", _ablation, "does masking (RQ1), attention (RQ2) help?")
+    asked.add_argument("--images", type=Path, help="folder of radiographs")
+    asked.add_argument("--labels", type=Path, required=True, help="labels.csv or Data_Entry_2017")
+    asked.add_argument("--without", type=Path, help="weights, or probabilities as CSV, without it")
+    questions = (ablation.ATTENTION, ablation.MASKING)
+    asked.add_argument("--question", choices=questions, default=ablation.ATTENTION)
+    return whole
+
+
+def _part(parts: Any, name: str, evaluation: Evaluation, about: str) -> argparse.ArgumentParser:
+    part: argparse.ArgumentParser = parts.add_parser(name, help=about, description=about)
+    part.add_argument("--weights", type=Path, default=Path("weights"), help="default: weights")
+    part.add_argument("--json", type=Path, required=True, help="where the figures go")
+    part.set_defaults(evaluation=evaluation)
+    return part
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run one evaluation. What is missing or malformed is said in one line, exit status 1."""
+    chosen = parser().parse_args(arguments)
+    try:
+        chosen.json.parent.mkdir(parents=True, exist_ok=True)
+        report, lines = chosen.evaluation(chosen)
+    except (data.DataError, PrescreenError) as error:
+        sys.exit(f"error: {error}")
+    report = {"evaluation": chosen.what, **report}
+    chosen.json.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    print("\n".join(lines))
 
 
 if __name__ == "__main__":

@@ -1,50 +1,132 @@
-"""The figures that are published: AUROC with its interval by patient, thresholds, sensitivity.
+"""The figures that are published: AUROC with its interval by patient, thresholds, calibration.
 
 Plain numpy on probabilities that are fixed already. Labels never reach a network from here.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 Numbers = npt.NDArray[np.float64]
+Truth = npt.NDArray[np.bool_]
+Counts = npt.NDArray[np.int64]
+Interval = tuple[float, float]
 BOOTSTRAP = 1000
+BINS = 15
+
+# ---------------------------------------------------------------- ROC
+
+
+@dataclass(frozen=True)
+class Ranked:
+    """Scores in ascending order, with where runs of equal ones begin: an AUROC in one pass each."""
+
+    order: npt.NDArray[np.intp]
+    starts: npt.NDArray[np.intp]
+    truth: Truth  # in that order
+
+    @classmethod
+    def of(cls, labels: npt.ArrayLike, scores: npt.ArrayLike) -> Ranked:
+        values = np.asarray(scores, dtype=np.float64)
+        order = np.argsort(values, kind="stable")
+        starts = np.flatnonzero(np.diff(values[order], prepend=-np.inf))
+        return cls(order, starts, np.asarray(labels, dtype=bool)[order])
+
+    def area(self, counts: Counts | None = None) -> float | None:
+        """Area under the ROC curve, ties counted half, each row counted `counts` times (n,).
+
+        None without both kinds.
+        """
+        times = np.ones(len(self.order)) if counts is None else counts[self.order].astype(float)
+        if not len(times):
+            return None
+        positives = np.add.reduceat(np.where(self.truth, times, 0.0), self.starts)
+        negatives = np.add.reduceat(np.where(self.truth, 0.0, times), self.starts)
+        pairs = positives.sum() * negatives.sum()
+        below = np.cumsum(negatives) - negatives / 2
+        return float(positives @ below / pairs) if pairs else None
 
 
 def auroc(labels: npt.ArrayLike, scores: npt.ArrayLike) -> float | None:
     """Area under the ROC curve, ties counted half; None without both kinds."""
+    return Ranked.of(labels, scores).area()
+
+
+def roc(labels: npt.ArrayLike, scores: npt.ArrayLike) -> tuple[Numbers, Numbers, Numbers]:
+    """Thresholds falling from the highest score, with sensitivity and specificity at each.
+
+    Flagged is at or above the threshold; every distinct score is one.
+    """
     truth, values = np.asarray(labels, dtype=bool), np.asarray(scores, dtype=np.float64)
-    positives, negatives = int(truth.sum()), int((~truth).sum())
-    if not positives or not negatives:
-        return None
-    _, place, count = np.unique(values, return_inverse=True, return_counts=True)
-    rank = (np.cumsum(count) - (count - 1) / 2)[place]
-    above = float(rank[truth].sum()) - positives * (positives + 1) / 2
-    return above / (positives * negatives)
+    order = np.argsort(-values, kind="stable")
+    last = np.flatnonzero(np.diff(values[order], append=-np.inf))
+    hits, false = np.cumsum(truth[order])[last], np.cumsum(~truth[order])[last]
+    sensitivity = hits / max(1, int(truth.sum()))
+    return values[order][last], sensitivity, 1.0 - false / max(1, int((~truth).sum()))
 
 
-def resampled(
-    patients: Sequence[str], seed: int, times: int = BOOTSTRAP
-) -> list[npt.NDArray[np.intp]]:
-    """Row indices of `times` samples of patients drawn with replacement, all rows of each."""
+# ---------------------------------------------------------------- bootstrap
+
+
+def resampled(patients: Sequence[str], seed: int, times: int = BOOTSTRAP) -> Iterator[Counts]:
+    """How often each row counts, (n,), in each of `times` samples of patients with replacement.
+
+    All rows of a patient come along.
+    """
     _, owner = np.unique(np.asarray(patients), return_inverse=True)
-    rows = np.split(np.argsort(owner, kind="stable"), np.cumsum(np.bincount(owner))[:-1])
+    number = int(owner.max()) + 1 if len(owner) else 0
     generator = np.random.default_rng(seed)
-    draws = generator.integers(len(rows), size=(times, len(rows)))
-    return [np.concatenate([rows[i] for i in draw]) for draw in draws]
+    for _ in range(times if number else 0):
+        yield np.bincount(generator.integers(number, size=number), minlength=number)[owner]
 
 
-def interval(values: Sequence[float | None]) -> tuple[float, float] | None:
+def interval(values: Sequence[float | None]) -> Interval | None:
     """The middle 95 % of the bootstrap's values; None where there are too few to say."""
     known = [v for v in values if v is not None]
     if len(known) < 20:
         return None
     low, high = np.quantile(known, [0.025, 0.975])
     return float(low), float(high)
+
+
+def mean_interval(values: Sequence[float], patients: Sequence[str], seed: int) -> Interval | None:
+    """The 95 % interval of a mean, by patient."""
+    array = np.asarray(values, dtype=np.float64)
+    samples = resampled(patients, seed)
+    return interval([float(array @ counts / counts.sum()) for counts in samples])
+
+
+# ---------------------------------------------------------------- calibration
+
+
+def bins(labels: npt.ArrayLike, scores: npt.ArrayLike) -> list[tuple[float, float, int]]:
+    """(mean probability, share of positives, number) in each of 15 equal bins that has any."""
+    truth, values = np.asarray(labels, dtype=bool), np.asarray(scores, dtype=np.float64)
+    place = np.minimum((values * BINS).astype(int), BINS - 1)
+    return [
+        (float(values[place == b].mean()), float(truth[place == b].mean()), int((place == b).sum()))
+        for b in np.unique(place)
+    ]
+
+
+def calibration_error(labels: npt.ArrayLike, scores: npt.ArrayLike) -> float:
+    """Expected calibration error of one label: mean distance of probability and frequency, 0…1."""
+    found = bins(labels, scores)
+    total = sum(count for _, _, count in found)
+    return sum(abs(said - was) * count for said, was, count in found) / total if total else 0.0
+
+
+def brier(labels: npt.ArrayLike, scores: npt.ArrayLike) -> float:
+    """Mean squared error of the probabilities, 0…1."""
+    truth, values = np.asarray(labels, dtype=np.float64), np.asarray(scores, dtype=np.float64)
+    return float(np.mean((values - truth) ** 2))
+
+
+# ---------------------------------------------------------------- operating points
 
 
 @dataclass(frozen=True)
@@ -56,18 +138,20 @@ class OperatingPoint:
     specificity: float
 
 
+def point_at(labels: npt.ArrayLike, scores: npt.ArrayLike, chosen: int) -> OperatingPoint:
+    """The `chosen`-th point of `roc`, its threshold half-way to the next lower score."""
+    thresholds, sensitivity, specificity = roc(labels, scores)
+    lower = thresholds[min(chosen + 1, len(thresholds) - 1)]
+    between = float(np.clip((thresholds[chosen] + lower) / 2, 1e-6, 1 - 1e-6))
+    return OperatingPoint(between, float(sensitivity[chosen]), float(specificity[chosen]))
+
+
 def youden(labels: npt.ArrayLike, scores: npt.ArrayLike) -> OperatingPoint | None:
-    """The threshold of greatest sensitivity + specificity, half-way to the next lower value."""
-    truth, values = np.asarray(labels, dtype=bool), np.asarray(scores, dtype=np.float64)
-    if truth.all() or not truth.any():
+    """The threshold of greatest sensitivity + specificity, half-way to the next lower score."""
+    truth = np.asarray(labels, dtype=bool)
+    thresholds, sensitivity, specificity = roc(truth, scores)
+    if truth.all() or not truth.any() or len(thresholds) < 2:
         return None
-    candidates = np.unique(values)[1:]
-    if not candidates.size:
-        return None
-    hits = np.array(
-        [[(values[truth] >= c).mean(), (values[~truth] < c).mean()] for c in candidates]
-    )
-    best = int(hits.sum(axis=1).argmax())
-    lower = values[values < candidates[best]].max()
-    threshold = float(np.clip((candidates[best] + lower) / 2, 1e-6, 1 - 1e-6))
-    return OperatingPoint(threshold, float(hits[best, 0]), float(hits[best, 1]))
+    best = (sensitivity + specificity)[:-1]
+    chosen = len(best) - 1 - int(best[::-1].argmax())  # of equals the most sensitive
+    return point_at(truth, scores, chosen)

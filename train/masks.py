@@ -9,7 +9,9 @@ import numpy as np
 import numpy.typing as npt
 
 from prescreen.study import ORGANS
-from train.pictures import Picture, read_picture, read_rows
+from train.pictures import DataError, Picture, files_by_stem, read_picture, read_rows
+
+_COLUMNS = ("source", "image", "cardiothoracic_ratio")
 
 
 @dataclass(frozen=True)
@@ -23,26 +25,89 @@ class MaskedPicture:
     cardiothoracic_ratio: float | None = None
 
 
-def read_lungs_heart(folder: Path, size: int) -> list[MaskedPicture]:
-    """All pictures of `folder`: `index.csv` and `<source>/{images,masks/<organ>}`.
+@dataclass(frozen=True)
+class MaskedFile:
+    """Where a picture and its masks lie, in the order of ORGANS; nothing is opened yet."""
 
-    Where lung and heart overlap the pixel is the heart's: the drawings differ in this, and the
-    networks are taught one convention.
+    source: str
+    name: str
+    path: Path
+    masks: tuple[Path, ...]
+    cardiothoracic_ratio: float | None = None
+
+    def drawn(self, size: int | None = None) -> npt.NDArray[np.bool_]:
+        """The masks, bool (3, h, w), as large as they are drawn or (3, size, size).
+
+        Where lung and heart overlap the pixel is the heart's: the drawings differ in this, and the
+        networks are taught one convention. Raises DataError where the three differ in size.
+        """
+        organs = [read_picture(path, size) for path in self.masks]
+        if len({organ.shape for organ in organs}) > 1:
+            raise DataError(f"{self.masks[0]}: the masks of one radiograph differ in size")
+        masks = np.stack(organs) >= 128
+        masks[:2] &= ~masks[2]
+        return masks
+
+    def masked(self, pixels: Picture, size: int) -> MaskedPicture:
+        """These pixels (size, size) with the masks."""
+        drawn = self.drawn(size)
+        return MaskedPicture(self.source, self.name, pixels, drawn, self.cardiothoracic_ratio)
+
+
+def list_lungs_heart(folder: Path) -> list[MaskedFile]:
+    """All pictures of `folder`: `<source>/{images,masks/<organ>}` and, if there, `index.csv`.
+
+    The index says which pictures count and what cardiothoracic ratio was measured on them; without
+    one all pictures count. Pictures and masks match by stem. Raises DataError for what is missing.
     """
-    rows = read_rows(folder / "index.csv", ("source", "image", "cardiothoracic_ratio"))
-    return [_read_masked(folder / row["source"], row, size) for row in rows]
+    if (folder / "index.csv").is_file():
+        rows = read_rows(folder / "index.csv", _COLUMNS)
+    else:
+        rows = _unlisted(folder)
+    sources = {row["source"]: _Source(folder / row["source"]) for row in rows}
+    return [sources[row["source"]].file(row) for row in rows]
+
+
+def _unlisted(folder: Path) -> list[dict[str, str]]:
+    rows = [
+        {"source": source.name, "image": stem, "cardiothoracic_ratio": ""}
+        for source in sorted(folder.glob("*"))
+        if (source / "images").is_dir()
+        for stem in files_by_stem(source / "images")
+    ]
+    if not rows:
+        raise DataError(
+            f"{folder} has neither index.csv nor a folder with images/ and masks/ in it"
+        )
+    return rows
+
+
+class _Source:
+    """One source's folder: its files by stem, listed once."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.images = files_by_stem(folder / "images")
+        self.masks = {organ: files_by_stem(folder / "masks" / organ) for organ in ORGANS}
+
+    def file(self, row: dict[str, str]) -> MaskedFile:
+        name = row["image"]
+        organs = [self.masks[organ].get(name) for organ in ORGANS]
+        found = [path for path in organs if path is not None]
+        picture = self.images.get(name)
+        if picture is None or len(found) < len(ORGANS):
+            what = "picture" if picture is None else f"mask of the {ORGANS[organs.index(None)]}"
+            raise DataError(f"{self.folder}: {name} has no {what}")
+        ratio = row["cardiothoracic_ratio"]
+        measured = float(ratio) if ratio else None
+        return MaskedFile(self.folder.name, name, picture, tuple(found), measured)
+
+
+def read_lungs_heart(folder: Path, size: int) -> list[MaskedPicture]:
+    """All pictures of `list_lungs_heart` with their masks, squashed to (size, size)."""
+    return [one.masked(read_picture(one.path, size), size) for one in list_lungs_heart(folder)]
 
 
 def picture_path(folder: Path, picture: MaskedPicture) -> Path:
     """Where the picture's file lies under the folder that `read_lungs_heart` was given."""
-    return folder / picture.source / "images" / f"{picture.name}.jpg"
-
-
-def _read_masked(folder: Path, row: dict[str, str], size: int) -> MaskedPicture:
-    name = row["image"]
-    pixels = read_picture(folder / "images" / f"{name}.jpg", size)
-    drawn = [read_picture(folder / "masks" / organ / f"{name}.png", size) for organ in ORGANS]
-    masks = np.stack(drawn) >= 128
-    masks[:2] &= ~masks[2]
-    ratio = row["cardiothoracic_ratio"]
-    return MaskedPicture(row["source"], name, pixels, masks, float(ratio) if ratio else None)
+    return files_by_stem(folder / picture.source / "images")[picture.name]

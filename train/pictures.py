@@ -8,13 +8,22 @@ from __future__ import annotations
 
 import csv
 import os
+import sys
+import time
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError
 
 Picture = npt.NDArray[np.uint8]
+T = TypeVar("T")
+
+#: Suffixes of files that are looked at as pictures; anything else may be DICOM.
+SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".gif")
+_SECONDS_BETWEEN_WORDS = 10.0
 
 
 class DataError(Exception):
@@ -48,13 +57,69 @@ def read_picture(path: Path, size: int | None = None) -> Picture:
 def read_rows(path: Path, columns: tuple[str, ...]) -> list[dict[str, str]]:
     """The rows of a CSV file with a header that has at least `columns`."""
     if not path.is_file():
-        raise DataError(f"{path} is missing: set PRESCREEN_DATA to the folder that holds the data")
-    with path.open(newline="", encoding="utf-8") as file:
-        reader = csv.DictReader(file)
-        missing = [c for c in columns if c not in (reader.fieldnames or ())]
-        if missing:
-            raise DataError(f"{path}: the header lacks {', '.join(missing)}")
-        rows = list(reader)
+        raise DataError(
+            f"{path} is missing: set PRESCREEN_DATA to the folder that holds the data, "
+            "or name the file that is meant"
+        )
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            reader = csv.DictReader(file, restval="")
+            missing = [c for c in columns if c not in (reader.fieldnames or ())]
+            rows = list(reader)
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"{path} is not a CSV file in UTF-8: {error}") from error
+    if missing:
+        raise DataError(f"{path}: the header lacks {', '.join(missing)}")
     if not rows:
         raise DataError(f"{path} has a header but no rows")
     return rows
+
+
+def read_names(path: Path) -> list[str]:
+    """The lines of a list of file names, as the official train_val and test lists are."""
+    if not path.is_file():
+        raise DataError(f"{path} is missing: it comes with the data set, beside its Data_Entry CSV")
+    return path.read_text(encoding="utf-8-sig").split()
+
+
+def stem_of(name: str) -> str:
+    """What pictures, labels and boxes are matched by: the name without folder and suffix."""
+    path = Path(name.strip())
+    return path.stem if path.suffix.lower() in (*SUFFIXES, ".dcm", ".img") else path.name
+
+
+def files_by_stem(folder: Path) -> dict[str, Path]:
+    """Every file under `folder`, by stem, hidden ones left out; the first in order where two share.
+
+    Raises DataError where the folder is not there or holds no file.
+    """
+    if not folder.is_dir():
+        raise DataError(f"{folder} is not a folder: name the one that holds the pictures")
+    found: dict[str, Path] = {}
+    for where, folders, names in os.walk(folder):
+        folders.sort()
+        for name in sorted(names):
+            if not name.startswith(".") and _may_be_picture(name):
+                found.setdefault(stem_of(name), Path(where, name))
+    if not found:
+        raise DataError(f"{folder} holds no pictures")
+    return found
+
+
+_NO_PICTURES = (".csv", ".txt", ".json", ".md", ".pdf", ".zip", ".gz", ".tar", ".html", ".xlsx")
+
+
+def _may_be_picture(name: str) -> bool:
+    return Path(name).suffix.lower() not in _NO_PICTURES
+
+
+def told(items: Iterable[T], total: int, what: str) -> Iterator[T]:
+    """The items, with a word on standard error every ten seconds: how many, how fast, how long."""
+    began = said = time.monotonic()
+    for done, item in enumerate(items, start=1):
+        yield item
+        now = time.monotonic()
+        if now - said >= _SECONDS_BETWEEN_WORDS:
+            said, rate = now, done / (now - began)
+            left = (total - done) / rate
+            print(f"{what}: {done} of {total}, {rate:.1f}/s, {left:.0f} s left", file=sys.stderr)

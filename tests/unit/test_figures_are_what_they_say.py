@@ -42,8 +42,8 @@ def test_youden_flags_at_or_above_its_threshold() -> None:
 
 
 def test_the_bootstrap_draws_patients_with_all_their_pictures() -> None:
-    for rows in figures.resampled(["a", "b", "a", "c"], seed=1, times=20):
-        counts = np.bincount(rows, minlength=4)
+    for counts in figures.resampled(["a", "b", "a", "c"], seed=1, times=20):
+        assert counts.shape == (4,)
         assert counts[0] == counts[2]
         assert 3 <= counts.sum() <= 6
 
@@ -51,6 +51,24 @@ def test_the_bootstrap_draws_patients_with_all_their_pictures() -> None:
 def test_the_interval_holds_the_middle_and_needs_enough() -> None:
     assert figures.interval([float(i) for i in range(101)]) == (2.5, 97.5)
     assert figures.interval([0.5] * 5 + [None] * 90) is None
+
+
+def test_a_row_that_counts_twice_is_as_good_as_two() -> None:
+    labels, scores = [0, 1, 0, 1, 1], [0.1, 0.4, 0.4, 0.8, 0.2]
+    counts = np.array([2, 1, 0, 3, 1])
+    twice = [np.repeat(np.array(v), counts) for v in (labels, scores)]
+    area = figures.Ranked.of(labels, scores).area(counts)
+    assert area == pytest.approx(figures.auroc(*twice))
+
+
+def test_the_calibration_error_is_the_distance_from_what_was_seen() -> None:
+    assert figures.calibration_error([0, 0, 0, 1], [0.25] * 4) == 0
+    assert figures.calibration_error([1, 1], [0.4, 0.4]) == pytest.approx(0.6)
+    assert figures.brier([1, 0], [0.8, 0.4]) == pytest.approx(0.1)
+    assert figures.bins([0, 1, 1], [0.02, 0.04, 0.999]) == [
+        (pytest.approx(0.03), 0.5, 2),
+        (0.999, 1.0, 1),
+    ]
 
 
 def test_figures_know_nothing_of_labels_before_the_probabilities_are_fixed() -> None:

@@ -1,0 +1,182 @@
+"""The four evaluations on made-up data: labels come after the probabilities, all goes to JSON."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from prescreen.study import LABELS, ORGANS
+from train import evaluate, findings_report, screening
+from train.data import DataError
+
+WEIGHTS = Path(__file__).resolve().parents[2] / "weights"
+OFFICIAL = ["Image Index", "Finding Labels", "Patient ID", "View Position"]
+
+
+def saved(path: Path, pixels: np.ndarray) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels.astype(np.uint8)).save(path)
+
+
+def listed(path: Path, rows: list[list[str]]) -> Path:
+    with path.open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows(rows)
+    return path
+
+
+@pytest.fixture(scope="module")
+def house(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Eight radiographs of noise, in two folders, of two suffixes; a list with one row too many."""
+    folder = tmp_path_factory.mktemp("house")
+    generator = np.random.default_rng(0)
+    for i in range(8):
+        name = f"0000000{i // 2}_00{i % 2}" + (".png" if i % 2 else ".jpg")
+        where = folder / "images" / f"images_00{1 + i // 4}" / "images"
+        saved(where / name, generator.integers(0, 255, (48, 64)))
+    saved(folder / "images" / "alone.png", generator.integers(0, 255, (48, 64)))
+    return folder
+
+
+def rows(labels: list[str]) -> list[list[str]]:
+    names = [f"0000000{i // 2}_00{i % 2}.png" for i in range(8)]
+    told = [[n, k, n[:8], "PA"] for n, k in zip(names, labels, strict=True)]
+    return [OFFICIAL, *told, ["gone_000.png", "No Finding", "9", "PA"]]
+
+
+def run(*arguments: str | Path) -> None:
+    evaluate.main([str(a) for a in arguments])
+
+
+@pytest.fixture(scope="module")
+def judged(house: Path) -> dict[str, Any]:
+    labels = listed(house / "Data_Entry_2017.csv", rows(["Mass|Nodule", "No Finding"] * 4))
+    where = ("--images", house / "images", "--labels", labels, "--weights", WEIGHTS)
+    run("findings", *where, "--json", house / "f.json", "--probabilities", house / "f.csv")
+    found: dict[str, Any] = json.loads((house / "f.json").read_text())
+    return found
+
+
+def test_shuffled_labels_leave_every_probability_as_it_is(
+    house: Path, judged: dict[str, Any]
+) -> None:
+    labels = listed(house / "shuffled.csv", rows(["Hernia"] * 3 + ["No Finding"] * 4 + ["Mass"]))
+    where = ("--images", house / "images", "--labels", labels, "--weights", WEIGHTS)
+    run("findings", *where, "--json", house / "g.json", "--probabilities", house / "g.csv")
+    assert (house / "f.csv").read_bytes() == (house / "g.csv").read_bytes()
+    assert json.loads((house / "g.json").read_text())["auroc"] != judged["auroc"]
+
+
+def test_the_json_has_the_figures_and_counts_what_was_left_out(
+    house: Path, judged: dict[str, Any]
+) -> None:
+    assert judged["n"] == 8 and judged["patients"] == 4
+    assert (judged["rows_without_picture"], judged["pictures_without_row"]) == (1, 1)
+    assert set(judged["auroc"]) == set(judged["ci95"]) == set(LABELS)
+    assert judged["positives"]["Mass"] == 4 and judged["auroc"]["Hernia"] is None
+    assert 0 <= judged["auroc"]["Mass"] <= 1 and 0 <= judged["mean_auroc"] <= 1
+    assert 0 <= judged["ece"] <= 1 and 0 <= judged["brier"] <= 1
+    assert set(judged["operating_points"]["Mass"]) == {"threshold", "sensitivity", "specificity"}
+    for name in ("roc", "reliability"):
+        with Image.open(house / f"f_{name}.png") as picture:
+            assert picture.size[0] > 1000
+
+
+def test_the_papers_columns_are_marked_as_not_comparable(judged: dict[str, Any]) -> None:
+    columns = {column["name"]: column for column in judged["table_2"]}
+    assert columns["CheXNet"]["mean_auroc"] == 0.8105
+    assert columns["CheXNet"]["split"] == "official test list"
+    assert not any(column["may_be_compared"] for column in columns.values())
+    assert columns["these weights"]["auroc"] == judged["auroc"]
+    assert judged["split"] == "8 of no known split"
+
+
+def test_masking_is_judged_from_the_probabilities_alone(
+    house: Path, judged: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    labels = house / "Data_Entry_2017.csv"
+    run("ablation", "--labels", labels, "--weights", house / "f.csv", "--json", house / "a.json")
+    report = json.loads((house / "a.json").read_text())
+    assert report["question"] == "masking" and report["n"] == 8
+    assert report["auroc_with"] == judged["auroc"]
+    assert report["auroc_without"] == judged["unmasked"]["auroc"]
+    assert report["verdict"] in capsys.readouterr().out
+
+
+def test_attention_is_judged_from_two_runs(house: Path, judged: dict[str, Any]) -> None:
+    where = ("--labels", house / "Data_Entry_2017.csv", "--weights", house / "f.csv")
+    run("ablation", *where, "--without", house / "f.csv", "--json", house / "b.json")
+    report = json.loads((house / "b.json").read_text())
+    assert report["question"] == "attention"
+    assert report["difference"]["mean"] == 0
+    assert report["difference_ci95"]["mean"] == [0, 0]
+
+
+def test_probabilities_survive_being_written(house: Path, judged: dict[str, Any]) -> None:
+    said = screening.read_probabilities(house / "f.csv")
+    assert said.masked.shape == said.unmasked.shape == (8, 14)
+    assert not np.array_equal(said.masked, said.unmasked)
+
+
+def test_nothing_in_common_is_said_in_one_line(house: Path, judged: dict[str, Any]) -> None:
+    labels = listed(house / "other.csv", [OFFICIAL, ["x.png", "Mass", "1", "PA"]])
+    where = ("--images", house / "images", "--labels", labels, "--weights", WEIGHTS)
+    with pytest.raises(SystemExit, match=r"error: none of the 1 names in .* is that of a file"):
+        run("findings", *where, "--json", house / "n.json")
+    with pytest.raises(DataError, match="names none of the radiographs"):
+        findings_report.with_labels(screening.read_probabilities(house / "f.csv"), labels)
+
+
+def test_a_damaged_picture_is_named_and_left_out(
+    house: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    saved(tmp_path / "a.png", np.zeros((40, 40)))
+    (tmp_path / "b.png").write_bytes(b"no picture")
+    labels = listed(tmp_path / "labels.csv", [["image", "labels"], ["a", "Mass"], ["b.png", ""]])
+    where = ("--images", tmp_path, "--labels", labels, "--weights", WEIGHTS)
+    run("findings", *where, "--json", tmp_path / "r.json")
+    report = json.loads((tmp_path / "r.json").read_text())
+    assert (report["n"], report["unreadable"], report["mean_auroc"]) == (1, 1, None)
+    assert "left out: " in capsys.readouterr().err
+
+
+def test_boxes_without_a_picture_are_counted(house: Path, tmp_path: Path) -> None:
+    box = ["200", "300", "100", "150"]
+    boxes = listed(
+        tmp_path / "BBox_List_2017.csv",
+        [
+            ["Image Index", "Finding Label", "Bbox [x", "y", "w", "h]", "", ""],
+            ["00000000_001.png", "Infiltrate", *box, "", "", ""],
+            ["00000001_000.png", "Mass", *box, "", "", ""],
+            ["99999999_000.png", "Mass", *box, "", "", ""],
+        ],
+    )
+    where = ("--images", house / "images", "--boxes", boxes, "--weights", WEIGHTS)
+    run("boxes", *where, "--json", tmp_path / "boxes.json")
+    report = json.loads((tmp_path / "boxes.json").read_text())
+    assert (report["n"], report["n_missing"], report["n_images"]) == (2, 1, 2)
+    assert report["n_by_label"] == {"Infiltration": 1, "Mass": 1}
+    for key in ("iou", "iou_oracle", "iou_oracle_grid_8x8", "pointing", "pointing_fixed_point"):
+        assert {"mean", "ci95", "Mass", "Infiltration"} <= set(report[key])
+    assert (tmp_path / "boxes_boxes.png").is_file()
+
+
+def test_lungs_and_heart_are_judged_without_an_index(tmp_path: Path) -> None:
+    generator = np.random.default_rng(0)
+    for i in range(2):
+        saved(tmp_path / "made" / "images" / f"m{i}.png", generator.integers(0, 255, (64, 48)))
+        for k, organ in enumerate(ORGANS):
+            mask = np.zeros((64, 48))
+            mask[10:50, 2 + 14 * k : 14 + 14 * k] = 255
+            saved(tmp_path / "made" / "masks" / organ / f"m{i}.png", mask)
+    run("lungs-heart", "--data", tmp_path, "--weights", WEIGHTS, "--json", tmp_path / "l.json")
+    report = json.loads((tmp_path / "l.json").read_text())
+    assert report["n"] == 2 and set(report["dice"]) == set(ORGANS)
+    assert all(0 <= value <= 1 for value in report["dice"].values())
+    assert report["ctr_mae"] is None and set(report["by_source"]) == {"made"}
+    assert (tmp_path / "l_worst.png").is_file()

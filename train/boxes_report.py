@@ -1,0 +1,207 @@
+"""Figures of `boxes`: the paper's oracle beside fixed grids, and what maps say by themselves."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from prescreen.nets.attention import on_stored_pixels
+from prescreen.study import FindingState, FloatArray
+from train import boxes, drawings, figures, paper
+from train.boxes import Box, DrawnBox, Point
+from train.pictures import DataError, files_by_stem, read_picture, stem_of
+from train.screening import Screen, screened
+
+GRIDS = (3, 4, 8)
+HITS = (0.1, 0.3, 0.5)
+_SIDE = 256
+_SEED = 1
+_SHOWN = (FindingState.FLAGGED, FindingState.UNDETERMINED)
+
+
+@dataclass(frozen=True)
+class Located:
+    """One drawn box and where the network looked for its finding."""
+
+    drawn: DrawnBox
+    path: Path
+    attention: FloatArray  # (h, w), 0…1
+    shown: bool  # flagged or undetermined: the map would be seen
+    found: Box | None  # the box that the map makes by itself
+    oracle: float  # IoU under the paper's protocol
+
+    @property
+    def overlap(self) -> float:
+        """IoU of the map's own box; 0 where it makes none."""
+        return boxes.iou(self.found, self.drawn.box) if self.found else 0.0
+
+
+def locate(images: Path, listed: Sequence[DrawnBox], screener: Screen) -> list[Located]:
+    """Where the network looked, for every box whose radiograph is in `images`.
+
+    The boxes' findings name the map; where they lie is compared when the maps are fixed.
+    """
+    files = files_by_stem(images)
+    wanted = sorted({one.stem for one in listed if one.stem in files})
+    if not wanted:
+        raise DataError(f"none of the radiographs with boxes is in {images}")
+    paths = [files[stem] for stem in wanted]
+    located = []
+    for index, screening in screened(paths, screener):
+        states = {f.label: f.state for f in screening.findings}
+        stem = stem_of(paths[index].name)
+        for one in (b for b in listed if b.stem == stem):
+            attention = screening.attention[one.label]
+            candidates = boxes.peaks(attention)
+            located.append(
+                Located(
+                    one,
+                    paths[index],
+                    attention,
+                    states[one.label] in _SHOWN,
+                    boxes.box_of(attention),
+                    boxes.oracle(one, candidates),
+                )
+            )
+    return located
+
+
+# ---------------------------------------------------------------- figures
+
+
+def reported(located: Sequence[Located], listed: Sequence[DrawnBox]) -> dict[str, Any]:
+    """All figures of `boxes`, ready for JSON; `listed` are all boxes of the list."""
+    drawn = [one.drawn for one in located]
+    points = [boxes.hottest(one.attention) for one in located]
+    fixed = boxes.fixed_points(drawn, listed)
+    middle: list[Point | None] = [(0.5, 0.5)] * len(drawn)
+    overlaps = [one.overlap for one in located]
+    return {
+        "n": len(drawn),
+        "n_images": len({one.stem for one in drawn}),
+        "n_missing": len(listed) - len(drawn),
+        "n_by_label": {label: len(rows) for label, rows in _rows(drawn).items()},
+        "iou_oracle": _means(drawn, [one.oracle for one in located]),
+        **{
+            f"iou_oracle_grid_{n}x{n}": _means(
+                drawn, [boxes.oracle(one, boxes.grid(n)) for one in drawn]
+            )
+            for n in GRIDS
+        },
+        "iou": _means(drawn, overlaps),
+        **{
+            f"hit_rate_iou_{least}": _means(drawn, [float(v >= least) for v in overlaps])
+            for least in HITS
+        },
+        "pointing": _means(drawn, _hits(drawn, points)),
+        "pointing_fixed_point": _means(drawn, _hits(drawn, fixed)),
+        "pointing_image_centre": _means(drawn, _hits(drawn, middle)),
+        "pointing_gain": _means(
+            drawn,
+            [a - b for a, b in zip(_hits(drawn, points), _hits(drawn, fixed), strict=True)],
+        ),
+        "flagged": _means(drawn, [float(one.shown) for one in located]),
+        "empty_maps": _means(drawn, [float(one.found is None) for one in located]),
+        "paper_table_3": paper.TABLE_3,
+    }
+
+
+def _rows(drawn: Sequence[DrawnBox]) -> dict[str, list[int]]:
+    rows: dict[str, list[int]] = {}
+    for i, one in enumerate(drawn):
+        rows.setdefault(one.label, []).append(i)
+    return rows
+
+
+def _hits(drawn: Sequence[DrawnBox], points: Sequence[Point | None]) -> list[float]:
+    return [float(boxes.holds(one.box, p)) for one, p in zip(drawn, points, strict=True)]
+
+
+def _means(drawn: Sequence[DrawnBox], values: Sequence[float]) -> dict[str, Any]:
+    """Mean over all boxes, its 95 % interval by patient, mean of the findings, and each finding."""
+    array = np.asarray(values, dtype=np.float64)
+    by_label = {label: float(array[rows].mean()) for label, rows in _rows(drawn).items()}
+    return {
+        "mean": float(array.mean()),
+        "ci95": figures.mean_interval(values, [one.patient for one in drawn], _SEED),
+        "mean_of_labels": float(np.mean(list(by_label.values()))),
+        **by_label,
+    }
+
+
+_TOLD: tuple[tuple[str, str], ...] = (
+    ("iou_oracle", "IoU, paper's oracle protocol"),
+    ("iou_oracle_grid_3x3", "  the same of a 3 x 3 grid, no network"),
+    ("iou_oracle_grid_4x4", "  the same of a 4 x 4 grid, no network"),
+    ("iou_oracle_grid_8x8", "  the same of an 8 x 8 grid, no network"),
+    ("iou", "IoU without an oracle"),
+    ("hit_rate_iou_0.1", "  share with IoU of at least 0.1"),
+    ("hit_rate_iou_0.3", "  share with IoU of at least 0.3"),
+    ("hit_rate_iou_0.5", "  share with IoU of at least 0.5"),
+    ("pointing", "pointing game: hottest cell"),
+    ("pointing_fixed_point", "  one fixed point a finding"),
+    ("pointing_image_centre", "  the image's centre"),
+    ("flagged", "share flagged or undetermined"),
+    ("empty_maps", "share of maps that are empty"),
+)
+
+
+def lines_of(report: dict[str, Any]) -> list[str]:
+    """What a person reads."""
+    labels = list(report["n_by_label"])
+    lines = [
+        f"{report['n']} boxes on {report['n_images']} radiographs; {report['n_missing']} boxes "
+        "without a picture",
+        "",
+        f"{'':40}{'all boxes':>10}{'95 % interval':>18}  " + "".join(f"{k:>14}" for k in labels),
+        f"{'boxes':40}{report['n']:>10}{'':18}  "
+        + "".join(f"{report['n_by_label'][k]:>14}" for k in labels),
+    ]
+    for key, name in _TOLD:
+        told = report[key]
+        bounds = f"{told['ci95'][0]:.3f} – {told['ci95'][1]:.3f}" if told["ci95"] else "–"
+        each = "".join(f"{told[k]:>14.3f}" for k in labels)
+        lines.append(f"{name:40}{told['mean']:>10.3f}{bounds:>18}  {each}")
+    for name, told in paper.TABLE_3.items():
+        each = "".join(f"{told[k]:>14.3f}" if k in told else f"{'–':>14}" for k in labels)
+        lines.append(f"{'paper, oracle, ' + name:40}{told['mean']:>10.3f}{'':18}  {each}")
+    return [*lines, "", verdict(report)]
+
+
+def verdict(report: dict[str, Any]) -> str:
+    """Whether the maps point better than a fixed point for each finding, in words."""
+    bounds = report["pointing_gain"]["ci95"]
+    if bounds and bounds[0] > 0:
+        return "The maps point better than one fixed point a finding (95 % interval above 0)."
+    if bounds and bounds[1] < 0:
+        return "The maps point worse than one fixed point a finding (95 % interval below 0)."
+    return "That the maps point better than one fixed point a finding is not shown."
+
+
+# ---------------------------------------------------------------- the paper's figure 4
+
+
+def draw(path: Path, located: Sequence[Located]) -> None:
+    """A page: for each finding its best, two between and its worst by the map's own box."""
+    rows = []
+    for label in _rows([one.drawn for one in located]):
+        ordered = sorted((o for o in located if o.drawn.label == label), key=lambda o: -o.overlap)
+        places = sorted({round(share * (len(ordered) - 1)) for share in (0.0, 1 / 3, 2 / 3, 1.0)})
+        rows.append([_tile(ordered[place]) for place in places])
+    title = "Where the network looked: drawn by radiologists red, the map's own box blue"
+    drawings.page(path, title, rows)
+
+
+def _tile(one: Located) -> drawings.Tile:
+    picture = drawings.grey(read_picture(one.path), _SIDE)
+    heated = drawings.heated(picture, on_stored_pixels(one.attention, (_SIDE, _SIDE)))
+    frames: list[tuple[Sequence[float], drawings.Colour]] = [(one.drawn.box, drawings.TRUE)]
+    if one.found:
+        frames.append((one.found, drawings.FOUND))
+    told = f"IoU {one.overlap:.2f}, oracle {one.oracle:.2f}" if one.found else "the map is empty"
+    lines = (one.drawn.label, f"{one.drawn.stem}", told + ("" if one.shown else ", not flagged"))
+    return drawings.Tile(drawings.framed(heated, frames), lines)

@@ -1,0 +1,126 @@
+"""Files through the very `Screener` that the node uses: what the weights say, labels unread."""
+
+from __future__ import annotations
+
+import csv
+import os
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from prescreen.nets.screener import BATCH
+from prescreen.study import LABELS, Header, Radiograph, Screening
+from train.figures import Numbers
+from train.pictures import SUFFIXES, DataError, read_picture, read_rows, stem_of, told
+
+Screen = Callable[[Sequence[Radiograph]], list[Screening]]
+#: Marks the columns of the unmasked head in a file of probabilities.
+UNMASKED = "_unmasked"
+
+
+def radiograph_of(path: Path) -> Radiograph:
+    """A file as the node would see it: a picture file as 0…1, air dark, with no header worth the
+    name; any other through the node's own reading of DICOM.
+
+    Raises DataError where it cannot be read.
+    """
+    if path.suffix.lower() not in SUFFIXES:
+        from train.dicom_folder import read_radiograph  # pydicom only where it is needed
+
+        return read_radiograph(path)
+    pixels = read_picture(path).astype(np.float32) / 255.0
+    header = Header("", path.stem, "", "")
+    return Radiograph(header, pixels, (pixels.shape[0], pixels.shape[1]), None, "")
+
+
+def located(stems: Sequence[str], files: Mapping[str, Path]) -> dict[str, Path]:
+    """File of each of these names that there is one for: by stem, else by SOP Instance UID."""
+    found = {stem: files[stem] for stem in stems if stem in files}
+    others = [path for path in files.values() if path.suffix.lower() not in SUFFIXES]
+    if len(found) < len(stems) and others:
+        from train.dicom_folder import by_uid
+
+        uids = by_uid(others)
+        found |= {stem: uids[stem] for stem in stems if stem not in found and stem in uids}
+    return found
+
+
+def screened(paths: Sequence[Path], screener: Screen) -> Iterator[tuple[int, Screening]]:
+    """Index and screening of each of these files, in order; the next batch is read meanwhile.
+
+    A file that cannot be read is named on standard error and left out. Two batches are in memory
+    at a time.
+    """
+    yield from told(_screened(paths, screener), len(paths), "screened")
+
+
+def _screened(paths: Sequence[Path], screener: Screen) -> Iterator[tuple[int, Screening]]:
+    with ThreadPoolExecutor(min(BATCH, os.cpu_count() or 1)) as pool:
+        waiting: list[tuple[int, list[Future[Radiograph]]]] = []
+        for start in range(0, len(paths) + BATCH, BATCH):
+            batch = paths[start : start + BATCH]
+            waiting.append((start, [pool.submit(radiograph_of, path) for path in batch]))
+            if start == 0:
+                continue
+            read = list(_read(*waiting.pop(0)))
+            if read:
+                answers = screener([radiograph for _, radiograph in read])
+                yield from zip((index for index, _ in read), answers, strict=True)
+
+
+def _read(start: int, batch: Sequence[Future[Radiograph]]) -> Iterator[tuple[int, Radiograph]]:
+    for index, future in enumerate(batch, start=start):
+        try:
+            yield index, future.result()
+        except DataError as error:
+            print(f"left out: {error}", file=sys.stderr)
+
+
+# ---------------------------------------------------------------- probabilities
+
+
+@dataclass(frozen=True)
+class Probabilities:
+    """What both heads say of each radiograph, (n, 14) each; `stems` names the rows."""
+
+    stems: tuple[str, ...]
+    masked: Numbers
+    unmasked: Numbers
+
+
+def probabilities_of(files: Mapping[str, Path], screener: Screen) -> Probabilities:
+    """The probabilities of these files, by name; those that cannot be read have no row."""
+    names, stems, rows = list(files), [], []
+    for index, screening in screened(list(files.values()), screener):
+        stems.append(names[index])
+        found = screening.findings
+        rows.append([[f.probability for f in found], [f.probability_unmasked for f in found]])
+    both = np.array(rows, dtype=np.float64).reshape(len(rows), 2, len(LABELS))
+    return Probabilities(tuple(stems), both[:, 0], both[:, 1])
+
+
+def write_probabilities(path: Path, said: Probabilities) -> None:
+    """A CSV: `image`, the 14 labels of the masked head, and again of the unmasked one."""
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["image", *LABELS, *(label + UNMASKED for label in LABELS)])
+        for stem, masked, unmasked in zip(said.stems, said.masked, said.unmasked, strict=True):
+            writer.writerow([stem, *(f"{p:.8f}" for p in (*masked, *unmasked))])
+
+
+def read_probabilities(path: Path) -> Probabilities:
+    """What `write_probabilities` wrote, or a CSV of another network with the 14 labels alone."""
+    rows = read_rows(path, ("image", *LABELS))
+    has_both = all(label + UNMASKED in rows[0] for label in LABELS)
+    try:
+        masked = [[float(row[label]) for label in LABELS] for row in rows]
+        tail = UNMASKED if has_both else ""
+        unmasked = [[float(row[label + tail]) for label in LABELS] for row in rows]
+    except ValueError as error:
+        raise DataError(f"{path}: a probability is not a number: {error}") from error
+    stems = tuple(stem_of(row["image"]) for row in rows)
+    return Probabilities(stems, np.array(masked), np.array(unmasked))
