@@ -49,7 +49,7 @@ class Pacs:
         """Keep one object under its number of arrival."""
         with self._lock:
             path = self.folder / f"{len(self.received) + 1:03d}.dcm"
-            path.write_bytes(incoming.part10)
+            path.write_bytes(incoming.part10[:])
             self.received.append((incoming.sop_class_uid, incoming.sop_instance_uid, path))
 
     def has(self, sop_instance_uid: str) -> Path | None:

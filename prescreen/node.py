@@ -36,7 +36,7 @@ from prescreen.store.guard import Guard
 from prescreen.store.outbox import Outbox
 from prescreen.store.queue import Queue, utc_now
 from prescreen.store.spool import Spool
-from prescreen.study import Incoming
+from prescreen.study import Incoming, Unfinished
 from prescreen.worker import Worker, stop_on_signals
 
 logger = logging.getLogger(__name__)
@@ -113,9 +113,16 @@ def receive(
     settings: Settings, stop: threading.Event, crash: Callable[[str], None] = _nothing
 ) -> None:
     """Listen, and keep what comes, until `stop`."""
+    from prescreen.dicom.heap import keep_what_is_loaded
     from prescreen.dicom.receive import Receiver
 
     store = open_store(settings, crash)
+
+    minimum_free = settings.housekeeping.minimum_free_mb * 1_000_000
+
+    def begin() -> Unfinished:
+        pipeline.require_room(store.spool, minimum_free)
+        return store.spool.begin()
 
     def keep(incoming: Incoming) -> None:
         pipeline.keep(
@@ -123,15 +130,16 @@ def receive(
             spool=store.spool,
             queue=store.queue,
             screen=settings.screen,
-            minimum_free=settings.housekeeping.minimum_free_mb * 1_000_000,
+            minimum_free=minimum_free,
         )
 
     def note(kind: str, detail: dict[str, Any]) -> None:
         audit.record(store.engine, kind, detail)
 
     with _guard(settings, "receive"):
+        keep_what_is_loaded()
         promised = Commitments(store.engine).answered
-        receiver = Receiver(settings.receive, keep, note, promised=promised)
+        receiver = Receiver(settings.receive, keep, note, promised=promised, begin=begin)
         with receiver:
             logger.info("receiving as %s on port %d", settings.receive.ae_title, receiver.port)
             stop.wait()

@@ -78,9 +78,8 @@ def keep(
     """
     identity = identify(incoming.part10)
     _require_match(incoming, identity)
-    if spool.free() < minimum_free + len(incoming.part10):
-        raise OutOfResources("the disk is full up to its watermark; free some room")
-    kept = spool.keep(incoming.part10)
+    require_room(spool, minimum_free)
+    kept = spool.keep(incoming.file or incoming.part10)
     reason = not_for_screening(identity)
     disposition = queue.keep(
         identity,
@@ -94,6 +93,12 @@ def keep(
     )
     if disposition is Disposition.DUPLICATE:
         spool.remove(kept.path)
+
+
+def require_room(spool: Spool, minimum_free: int) -> None:
+    """OutOfResources unless `minimum_free` bytes are left on the disk."""
+    if spool.free() < minimum_free:
+        raise OutOfResources("the disk is full up to its watermark; free some room")
 
 
 def _require_match(incoming: Incoming, identity: Identity) -> None:

@@ -82,7 +82,10 @@ class Receive(Section):
     port: Port = 11112
     peers: tuple[Peer, ...] = ()
     max_pdu: int = Field(default=131_072, ge=4_096, le=1_048_576)
+    max_object_mb: int = Field(default=2_048, ge=1, le=1_000_000)
     max_associations: int = Field(default=25, ge=1, le=500)
+    max_connections: int = Field(default=256, ge=8, le=768)
+    pdu_timeout: float = Field(default=30, gt=0)
     acse_timeout: float = Field(default=10, gt=0)
     dimse_timeout: float = Field(default=60, gt=0)
     network_timeout: float = Field(default=60, gt=0)

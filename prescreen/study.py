@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import datetime
 import enum
+import mmap
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -402,17 +403,39 @@ class ImageResult:
     network: Network | None = None
 
 
+#: The bytes of an object, in memory or mapped from its file.
+Content = bytes | mmap.mmap
+
+
+class Unfinished(Protocol):
+    """A file that is being written while its content comes in, and is nothing yet."""
+
+    def write(self, content: bytes | memoryview) -> None:
+        """Append; OutOfResources or StoreError where that cannot be."""
+
+    def content(self) -> Content:
+        """What was written so far."""
+
+    def discard(self) -> None:
+        """Remove it, unless it was kept meanwhile; doing so again does nothing."""
+
+
 @dataclass(frozen=True)
 class Incoming:
-    """One C-STORE request as it came in: the bytes as received, with Part 10 preamble and meta."""
+    """One C-STORE request as it came in: the bytes as received, with Part 10 preamble and meta.
+
+    `file` is the unfinished file of the spool that holds those bytes already; None where they
+    are in memory only.
+    """
 
     sop_class_uid: str
     sop_instance_uid: str
     transfer_syntax_uid: str
-    part10: bytes
+    part10: Content
     calling_ae_title: str
     called_ae_title: str
     peer_address: str
+    file: Unfinished | None = None
 
 
 @dataclass(frozen=True)

@@ -54,6 +54,7 @@ class Parcels:
             calling_ae_title="MODALITY",
             called_ae_title="PRESCREEN",
             peer_address="127.0.0.1",
+            file=None,
             **{**_command(part10), **command},
         )
         try:

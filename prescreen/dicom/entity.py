@@ -67,28 +67,6 @@ def limit_blocking(event: Event, seconds: float) -> None:
     connection.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, limit)
 
 
-def read_widely(event: Event) -> None:
-    """Read what a PDU wants in as few calls as the network allows, not in pieces of 4 KiB.
-
-    Bound to EVT_CONN_OPEN; replaces the connection's own `recv` and keeps what it promises.
-    """
-    connection = event.assoc.dul.socket
-    if connection is None:
-        return
-
-    def recv(nr_bytes: int) -> bytearray:
-        content, read = bytearray(nr_bytes), 0
-        with memoryview(content) as view:
-            while read < nr_bytes and connection.socket is not None:
-                count = connection.socket.recv_into(view[read:])
-                if not count:
-                    break
-                read += count
-        return content if read == nr_bytes else content[:read]
-
-    vars(connection)["recv"] = recv
-
-
 def cut(association: Association) -> None:
     """Shut the connection down under the association, whoever is blocked in it."""
     connection = association.dul.socket

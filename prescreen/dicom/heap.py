@@ -8,6 +8,7 @@ functions do nothing.
 from __future__ import annotations
 
 import ctypes
+import gc
 
 _M_MMAP_THRESHOLD, _M_ARENA_MAX = -3, -8  # malloc.h
 
@@ -22,6 +23,12 @@ def share_one_heap() -> None:
     if mallopt is not None:
         mallopt(_M_ARENA_MAX, 1)
         mallopt(_M_MMAP_THRESHOLD, 1 << 20)
+
+
+def keep_what_is_loaded() -> None:
+    """Let the garbage collector look past what is there now: it lives as long as the process."""
+    gc.collect()
+    gc.freeze()
 
 
 def give_back_freed() -> None:

@@ -31,7 +31,7 @@ from pydicom.uid import (
 from prescreen.dicom.attributes import Attributes, without_warnings
 from prescreen.dicom.structure import LONGEST, UNDEFINED, Element, Structure
 from prescreen.errors import CannotUnderstand, InvalidInstance, UnusableImage
-from prescreen.study import Identity
+from prescreen.study import Content, Identity
 
 #: What is received and decoded, in the order preferred where a peer offers several in one context.
 #: Not Deflated, which unpacks a small message to any size, and not big endian, which the standard
@@ -74,7 +74,7 @@ _KEYWORDS = (
 )
 
 
-def identify(part10: bytes) -> Identity:
+def identify(part10: Content) -> Identity:
     """The UIDs and identity attributes of a Part 10 object; pixels are neither read nor copied.
 
     Text is decoded by Specific Character Set; an issuer with more than one part is written
@@ -105,7 +105,7 @@ def _tags() -> list[int]:
     return sorted(tag for tag in tags if tag is not None)
 
 
-def _parsed(part10: bytes) -> tuple[str, pydicom.Dataset]:
+def _parsed(part10: Content) -> tuple[str, pydicom.Dataset]:
     try:
         with without_warnings():
             return _read(part10)
@@ -120,7 +120,7 @@ def _parsed(part10: bytes) -> tuple[str, pydicom.Dataset]:
         ) from None
 
 
-def _read(part10: bytes) -> tuple[str, pydicom.Dataset]:
+def _read(part10: Content) -> tuple[str, pydicom.Dataset]:
     """Transfer syntax, and a data set of what an identity is made of; the rest is passed over."""
     structure = Structure(lambda start, count: part10[start : start + count], len(part10))
     check_transfer_syntax(structure.transfer_syntax_uid, CannotUnderstand)
@@ -133,7 +133,7 @@ def _read(part10: bytes) -> tuple[str, pydicom.Dataset]:
     return str(structure.transfer_syntax_uid), pydicom.Dataset(wanted)
 
 
-def _element(part10: bytes, element: Element, implicit: bool) -> RawDataElement | DataElement:
+def _element(part10: Content, element: Element, implicit: bool) -> RawDataElement | DataElement:
     value, tag = part10[element.start : element.end], BaseTag(element.tag)
     if element.length != UNDEFINED:
         return RawDataElement(tag, element.vr, element.length, value, element.start, implicit, True)

@@ -18,32 +18,21 @@ from types import TracebackType
 from typing import Any
 
 from pydicom.dataset import Dataset
-from pydicom.uid import UID
 from pynetdicom import AE, AllStoragePresentationContexts, evt
 from pynetdicom.association import Association
-from pynetdicom.dsutils import create_file_meta, encode_file_meta
 from pynetdicom.presentation import PresentationContext
 from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
-from pynetdicom.transport import AssociationServer, ThreadedAssociationServer
 
 from prescreen import settings
 from prescreen.dicom import commitment
 from prescreen.dicom.admission import refusal_rule
-from prescreen.dicom.entity import (
-    IMPLEMENTATION_CLASS_UID,
-    IMPLEMENTATION_VERSION_NAME,
-    application_entity,
-    cut,
-    is_uid,
-    limit_blocking,
-    printable,
-    read_widely,
-)
+from prescreen.dicom.door import Door, Entrant, House
+from prescreen.dicom.entity import application_entity, cut, is_uid, printable
 from prescreen.dicom.heap import give_back_freed, share_one_heap
 from prescreen.dicom.identity import TRANSFER_SYNTAXES
+from prescreen.dicom.messages import Begin, DataSet, InMemory, Limits
 from prescreen.dicom.throttle import Count, Throttle
 from prescreen.errors import (
-    CannotUnderstand,
     DoesNotMatch,
     InvalidInstance,
     Refusal,
@@ -90,10 +79,10 @@ class Receiver:
     `keep` returns once the instance is durable. A Refusal it raises becomes that DIMSE status. It
     is called from one thread per association, several at a time. `audit` is given the kind
     ("association.refused") and a detail of codes: ae titles, address, rule, and how many like it
-    were left out since the last one.
+    were left out since the last one. `begin` makes the unfinished file an object is written to
+    while it comes in; without it, objects come in memory.
 
     `promised` takes down what a peer says of a storage commitment that it was asked for.
-    `server_class` and `request_handler` replace the library's, for a server hardened further.
     """
 
     def __init__(
@@ -103,19 +92,17 @@ class Receiver:
         audit: Audit,
         *,
         promised: commitment.Note = lambda promise: False,
-        server_class: type[AssociationServer] = ThreadedAssociationServer,
-        request_handler: Callable[..., socketserver.BaseRequestHandler] | None = None,
+        begin: Begin = InMemory,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._settings = receive
         self._keep = keep
         self._audit = audit
         self._promised = promised
-        self._server_class = server_class
-        self._request_handler = request_handler
+        self._begin = begin
         self._throttle = Throttle(clock)
         self._storing = Count()
-        self._server: AssociationServer | None = None
+        self._server: Door | None = None
         self._thread: threading.Thread | None = None
 
     @property
@@ -174,15 +161,11 @@ class Receiver:
         entity.supported_contexts = [*entity.supported_contexts, commitment.context()]
         return entity
 
-    def _listen(self, entity: AE) -> AssociationServer:
-        handler = self._request_handler
-        options: dict[str, Any] = {} if handler is None else {"request_handler": handler}
+    def _listen(self, entity: AE) -> Door:
         try:
             server = entity.make_server(
                 (self._settings.host, self._settings.port),
                 evt_handlers=[
-                    (evt.EVT_CONN_OPEN, limit_blocking, [self._settings.network_timeout]),
-                    (evt.EVT_CONN_OPEN, read_widely),
                     (evt.EVT_REQUESTED, self._admit),
                     (evt.EVT_REQUESTED, commitment.only_from_providers),
                     (evt.EVT_REJECTED, self._was_rejected),
@@ -191,13 +174,25 @@ class Receiver:
                     (evt.EVT_N_EVENT_REPORT, commitment.answer, [self._promised]),
                     (evt.EVT_CONN_CLOSE, lambda event: give_back_freed()),
                 ],
-                server_class=self._server_class,
-                **options,
+                server_class=Door,
+                request_handler=Entrant,
+                house=self._house(),
             )
         except OSError as error:
             raise _cannot_listen(self._settings, error) from None
+        assert isinstance(server, Door)
         server.contexts = _Shared(server.contexts)
         return server
+
+    def _house(self) -> House:
+        receive = self._settings
+        return House(
+            Limits(receive.pdu_timeout, receive.max_pdu, receive.max_object_mb * 1_000_000),
+            self._begin,
+            self._note_stranger,
+            receive.acse_timeout,
+            receive.max_connections,
+        )
 
     def _admit(self, event: evt.Event) -> None:
         """Reject the association unless called and calling AE title and network agree.
@@ -233,10 +228,22 @@ class Receiver:
 
     def _note_refusal(self, association: Association, rule: str) -> None:
         request: Any = association.requestor.primitive
+        self._tell(
+            printable(request.calling_ae_title),
+            printable(request.called_ae_title),
+            association.requestor.address,
+            rule,
+        )
+
+    def _note_stranger(self, address: str, rule: str) -> None:
+        """Tell of who broke a rule before, or beside, asking for an association."""
+        self._tell("", "", address, rule)
+
+    def _tell(self, calling: str, called: str, address: str, rule: str) -> None:
         detail = {
-            "calling_ae_title": printable(request.calling_ae_title),
-            "called_ae_title": printable(request.called_ae_title),
-            "address": association.requestor.address,
+            "calling_ae_title": calling,
+            "called_ae_title": called,
+            "address": address,
             "rule": rule,
         }
         left_out = self._throttle.admit(tuple(detail.values()))
@@ -258,13 +265,19 @@ class Receiver:
         0xA900  the data set's or the context's UID differs from the command's (Table B.2-1)
         0xC000  does not parse, or a fault of ours (Table B.2-1); never the library's 0xC211
         """
+        request: Any = event.request
+        data_set: DataSet = request.DataSet
         with self._storing.one():
-            status = self._status(event)
+            try:
+                status = self._status(event, data_set)
+            finally:
+                request.DataSet = None
+                data_set.discard()
         return SUCCESS if status == SUCCESS else _answer(status)
 
-    def _status(self, event: evt.Event) -> int:
+    def _status(self, event: evt.Event, data_set: DataSet) -> int:
         try:
-            self._keep(_incoming(event))
+            self._keep(_incoming(event, data_set))
         except Refusal as refusal:
             self._say(event, refusal.status, f"{type(refusal).__name__}: {refusal}")
             return refusal.status
@@ -310,8 +323,11 @@ def _end(associations: list[Association]) -> None:
         cut(association)
 
 
-def _incoming(event: evt.Event) -> Incoming:
-    """The request as one Part 10 file. InvalidInstance, DoesNotMatch, CannotUnderstand."""
+def _incoming(event: evt.Event, data_set: DataSet) -> Incoming:
+    """The request as one Part 10 file.
+
+    InvalidInstance, DoesNotMatch, CannotUnderstand, or what kept the data set from being written.
+    """
     context, association = event.context, event.assoc
     request: Any = event.request
     asked: Any = association.requestor.primitive
@@ -320,36 +336,17 @@ def _incoming(event: evt.Event) -> Incoming:
         raise InvalidInstance("the command's SOP Instance UID is malformed")
     if sop_class_uid != context.abstract_syntax:
         raise DoesNotMatch("the command's SOP class is not that of its presentation context")
-    part10 = _part10(sop_class_uid, sop_instance_uid, context.transfer_syntax, request)
+    file = data_set.file()
     return Incoming(
         sop_class_uid=str(sop_class_uid),
         sop_instance_uid=str(sop_instance_uid),
         transfer_syntax_uid=str(context.transfer_syntax),
-        part10=part10,
+        part10=file.content(),
         calling_ae_title=printable(asked.calling_ae_title),
         called_ae_title=printable(asked.called_ae_title),
         peer_address=association.requestor.address,
+        file=file,
     )
-
-
-def _part10(sop_class_uid: UID, sop_instance_uid: UID, transfer_syntax: UID, request: Any) -> bytes:
-    """Preamble, file meta information and the data set as received, in one copy.
-
-    The request lets go of its own copy, so that while an instance is kept it is held once. The
-    meta information holds nothing that changes from one sending to the next.
-    """
-    data_set = request.DataSet.getvalue()
-    if not data_set:
-        raise CannotUnderstand("the request has no data set")
-    meta = create_file_meta(
-        sop_class_uid=sop_class_uid,
-        sop_instance_uid=sop_instance_uid,
-        transfer_syntax=transfer_syntax,
-        implementation_uid=IMPLEMENTATION_CLASS_UID,
-        implementation_version=IMPLEMENTATION_VERSION_NAME,
-    )
-    request.DataSet = None
-    return b"".join((bytes(128), b"DICM", encode_file_meta(meta), data_set))
 
 
 def _abort_without_instance(event: evt.Event) -> None:

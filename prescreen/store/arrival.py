@@ -18,7 +18,7 @@ from sqlalchemy import Connection, Row, Select, insert, select, update
 from prescreen.store import audit
 from prescreen.store import schema as t
 from prescreen.store.database import add
-from prescreen.store.spool import Kept
+from prescreen.store.intake import Kept
 from prescreen.store.withdrawal import withdraw
 from prescreen.study import Disposition, Identity, Incoming, Instance, Priority, Stage
 

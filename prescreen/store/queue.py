@@ -35,7 +35,7 @@ from prescreen.store import schema as t
 from prescreen.store.answers import Answer, earlier_results
 from prescreen.store.arrival import Arrival, arrive, instance_of
 from prescreen.store.database import data_dir, reading, writing
-from prescreen.store.spool import Kept
+from prescreen.store.intake import Kept
 from prescreen.study import (
     Disposition,
     Identity,

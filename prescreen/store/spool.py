@@ -15,41 +15,17 @@ from __future__ import annotations
 
 import errno
 import hashlib
-import os
+import mmap
 import shutil
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from prescreen.errors import OutOfResources, StoreError, UnusableImage
-
-#: Conditions that pass: the sender is told to try again later.
-_PASSING = frozenset(
-    {
-        errno.ENOSPC,
-        errno.EDQUOT,
-        errno.EFBIG,
-        errno.EIO,
-        errno.EMFILE,
-        errno.ENFILE,
-        errno.ENOMEM,
-        errno.EROFS,
-        errno.EAGAIN,
-    }
-)
-
-
-@dataclass(frozen=True)
-class Kept:
-    """One file of the spool: its absolute path, the SHA-256 of its bytes in hex, its size."""
-
-    path: Path
-    sha256: str
-    size: int
+from prescreen.errors import PrescreenError, StoreError, UnusableImage
+from prescreen.store.intake import Intake, Kept, fsync, mapped
+from prescreen.study import Content, Unfinished
 
 
 @dataclass(frozen=True)
@@ -76,8 +52,7 @@ class Spool:
         self._quarantine = self.root / "quarantine"
         self._draft = self.root / "draft"
         self._crash = crash
-        self._hashing = ThreadPoolExecutor(thread_name_prefix="sha256")
-        with _mapped(self.data_dir):
+        with mapped(self.data_dir):
             self._create()
 
     def _create(self) -> None:
@@ -90,7 +65,7 @@ class Spool:
         _probe(self._draft)
         self._spread()
         for folder in (self.root, self.data_dir):
-            _fsync_folder(folder)
+            fsync(folder)
 
     def _spread(self) -> None:
         """The 256 folders that received files are spread over, so that no sender waits for one."""
@@ -99,38 +74,42 @@ class Spool:
         for name in missing:
             (self._received / name).mkdir(mode=0o750, exist_ok=True)
         if missing:
-            _fsync_folder(self._received)
+            fsync(self._received)
 
-    def keep(self, part10: bytes) -> Kept:
-        """Write bytes under a new name; on return file and name survive a loss of power.
+    def begin(self) -> Intake:
+        """A new, empty file for an object that is coming in; `keep` makes it one of the spool.
+
+        Raises OutOfResources where there is no room, StoreError where it cannot be created.
+        """
+        name = uuid.uuid4().hex
+        folder = self._received / name[:2]
+        with mapped(folder):
+            if not folder.is_dir():
+                folder.mkdir(mode=0o750, exist_ok=True)
+                fsync(self._received)
+            return Intake(folder, name, self._crash)
+
+    def keep(self, content: Unfinished | Content) -> Kept:
+        """Keep a file that `begin` made, or bytes; on return it survives a loss of power.
 
         Raises OutOfResources where there is no room (nothing is left behind), StoreError where
         the folder cannot be written.
         """
-        name = uuid.uuid4().hex
-        folder = self._received / name[:2]
-        temporary, path = folder / f".{name}.tmp", folder / f"{name}.dcm"
-        # the digest takes as long as the write, and both let other threads run
-        digest = self._hashing.submit(hashlib.sha256, part10)
-        with _mapped(folder):
-            if not folder.is_dir():
-                folder.mkdir(mode=0o750, exist_ok=True)
-                _fsync_folder(self._received)
-            try:
-                _write_durably(temporary, part10)
-                self._crash("keep.written")
-                temporary.rename(path)
-            except OSError:
-                temporary.unlink(missing_ok=True)
-                raise
-            _fsync_folder(folder)
-        self._crash("keep.renamed")
-        return Kept(path, digest.result().hexdigest(), len(part10))
+        if isinstance(content, Intake):
+            return content.finish()
+        intake = self.begin()
+        try:
+            held = content if isinstance(content, bytes | mmap.mmap) else content.content()
+            intake.write(memoryview(held))
+            return intake.finish()
+        except PrescreenError:
+            intake.discard()
+            raise
 
     def draft(self, job_id: int) -> Path:
         """A new, empty folder in which the results of a job are written."""
         path = self._draft / f"{int(job_id)}-{uuid.uuid4().hex}"
-        with _mapped(self._draft):
+        with mapped(self._draft):
             path.mkdir(mode=0o750)
         return path
 
@@ -141,7 +120,7 @@ class Spool:
         is removed. Raises OutOfResources or StoreError; the draft stays then.
         """
         results = self._results / str(int(job_id))
-        with _mapped(self._results):
+        with mapped(self._results):
             if not results.is_dir():
                 self._rename_whole(draft, results)
         if draft.exists():
@@ -150,15 +129,15 @@ class Spool:
 
     def _rename_whole(self, draft: Path, results: Path) -> None:
         for file in sorted(draft.iterdir()):
-            _fsync(file)
-        _fsync_folder(draft)
+            fsync(file)
+        fsync(draft)
         self._crash("report.before_rename")
         try:
             draft.rename(results)
         except OSError as error:  # someone else published in between: theirs counts
             if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
                 raise
-        _fsync_folder(self._results)
+        fsync(self._results)
         self._crash("report.renamed")
 
     def results(self, job_id: int) -> Path | None:
@@ -168,23 +147,23 @@ class Spool:
 
     def renumber(self, job_id: int, new: int) -> None:
         """Give the results of a job another number: its own belongs to another job by now."""
-        with _mapped(self._results):
+        with mapped(self._results):
             (self._results / str(int(job_id))).rename(self._results / str(int(new)))
-            _fsync_folder(self._results)
+            fsync(self._results)
 
     def quarantine(self, path: Path, reason: str) -> Path:
         """Set a file aside for a person, with a code why; returns where it lies now."""
         target = self._quarantine / f"{uuid.uuid4().hex}.dcm"
-        with _mapped(self._quarantine):
+        with mapped(self._quarantine):
             target.with_suffix(".reason").write_text(f"{reason}\n", encoding="ascii")
             self._inside(path).rename(target)
-            _fsync_folder(self._quarantine)
+            fsync(self._quarantine)
         return target
 
     def remove(self, path: Path) -> None:
         """Remove a file or results folder of the spool; one that is gone already is no error."""
         inside = self._inside(path)
-        with _mapped(inside.parent):
+        with mapped(inside.parent):
             if inside.is_dir():
                 shutil.rmtree(inside)
             else:
@@ -203,7 +182,7 @@ class Spool:
 
     def free(self) -> int:
         """Bytes that may still be written to the file system of the spool."""
-        with _mapped(self.root):
+        with mapped(self.root):
             return shutil.disk_usage(self.root).free
 
     def sweep(self, known: Callable[[Path], bool | None], min_age: float = 3_600) -> Swept:
@@ -248,18 +227,6 @@ class Spool:
         return resolved
 
 
-@contextmanager
-def _mapped(where: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        if error.errno in _PASSING:
-            text = f"{where}: cannot be written now: {error.strerror}; free room on this disk"
-            raise OutOfResources(text) from error
-        text = f"{where}: {error.strerror}; make it a folder this user may write"
-        raise StoreError(text) from error
-
-
 def _probe(folder: Path) -> None:
     """Write and remove an empty file: permissions alone do not tell (read-only mounts, root)."""
     path = folder / f".{uuid.uuid4().hex}.tmp"
@@ -267,31 +234,7 @@ def _probe(folder: Path) -> None:
     path.unlink()
 
 
-def _write_durably(path: Path, content: bytes) -> None:
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o640)
-    try:
-        view = memoryview(content)
-        while view:
-            view = view[os.write(descriptor, view) :]
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _fsync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _fsync_folder(path: Path) -> None:
-    """Make the names in a folder durable, as rename alone does not."""
-    _fsync(path)
-
-
 def make_durable(path: Path) -> None:
     """Let a file's bytes, or a folder's names, survive a loss of power."""
-    with _mapped(path):
-        _fsync(path)
+    with mapped(path):
+        fsync(path)

@@ -89,7 +89,9 @@ class Pacs:
     received: list[tuple[str, str, bytes]] = field(default_factory=list)
 
     def keep(self, incoming: Incoming) -> None:
-        self.received.append((incoming.sop_class_uid, incoming.sop_instance_uid, incoming.part10))
+        self.received.append(
+            (incoming.sop_class_uid, incoming.sop_instance_uid, incoming.part10[:])
+        )
 
     @property
     def copies(self) -> dict[str, set[bytes]]:

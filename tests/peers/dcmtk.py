@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import os
 import socket
 import subprocess
@@ -94,7 +95,7 @@ def eventually(condition: Callable[[], bool], seconds: float = 10) -> None:
         time.sleep(0.02)
 
 
-def data_set_of(part10: bytes) -> bytes:
+def data_set_of(part10: bytes | mmap.mmap) -> bytes:
     """The data set without preamble and file meta information, as it goes over the wire."""
     assert part10[128:132] == b"DICM"
     # (0002,0000) UL 4: the length of the rest of the group

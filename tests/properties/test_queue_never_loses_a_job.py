@@ -75,10 +75,10 @@ from prescreen.store import arrival, audit, outbox, queue, rebuild, settlement
 from prescreen.store import schema as t
 from prescreen.store.database import reading, writing
 from prescreen.store.destinations import Destinations
+from prescreen.store.intake import Kept
 from prescreen.store.outbox import Outbox
 from prescreen.store.queue import Queue
 from prescreen.store.schema import open_database
-from prescreen.store.spool import Kept
 from prescreen.study import (
     Audience,
     Delivery,

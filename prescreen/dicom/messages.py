@@ -1,0 +1,226 @@
+"""DIMSE requests of one incoming association, put together from their fragments (PS3.7 6.3).
+
+What belongs to a C-STORE request goes to an unfinished file as it comes, so that writing and
+digesting overlap with receiving, and an object is never held in memory. Order and length of the
+fragments are checked before anything is done with them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from io import BytesIO
+from queue import Empty
+from typing import Any
+
+from pynetdicom.association import Association
+from pynetdicom.dimse import DIMSEServiceProvider
+from pynetdicom.dimse_messages import C_STORE_RQ, DIMSEMessage
+from pynetdicom.dsutils import create_file_meta, encode_file_meta
+from pynetdicom.pdu_primitives import P_DATA
+
+from prescreen.dicom.entity import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME, is_uid
+from prescreen.errors import CannotUnderstand, InvalidInstance, OutOfResources, PrescreenError
+from prescreen.study import Unfinished
+
+Begin = Callable[[], Unfinished]
+
+_COMMAND = 0x01  # bit of the message control header (PS3.8 E.2)
+#: A command set, and the data set of a request that is no C-STORE, are not longer than this.
+_LONGEST_COMMAND_SET, _LONGEST_OTHER_DATA_SET = 64 * 1024, 1 << 20
+#: Requests that wait for an answer, before no more is read from their peer.
+_MOST_WAITING = 4
+#: Seconds after which a thread that waits looks at its timers.
+LOOK = 0.25
+
+
+class Violation(Exception):
+    """The peer breaks a rule of the protocol; the text is a fixed word of ours."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Seconds for one PDU; bytes of the longest P-DATA-TF PDU and of the longest data set."""
+
+    pdu_seconds: float
+    longest_pdu: int
+    longest_data_set: int
+
+
+class InMemory:
+    """An unfinished file that is none: for a receiver whose objects nobody keeps."""
+
+    def __init__(self) -> None:
+        self._content = BytesIO()
+
+    def write(self, content: bytes | memoryview) -> None:
+        self._content.write(content)
+
+    def content(self) -> bytes:
+        return self._content.getvalue()
+
+    def discard(self) -> None:
+        self._content = BytesIO()
+
+
+class DataSet(BytesIO):
+    """Where the fragments of one message's data set go: of a C-STORE request, into a file.
+
+    What cannot be kept is read to its end all the same, for the peer expects a status: `file`
+    raises it.
+    """
+
+    def __init__(self, message: DIMSEMessage, association: Association, begin: Begin) -> None:
+        super().__init__()
+        self._message = message
+        self._association = association
+        self._begin = begin
+        self._file: Unfinished | None = None
+        self._error: PrescreenError | None = None
+        self.size = 0
+
+    def write(self, fragment: Any) -> int:
+        """Append a fragment."""
+        self.size += len(fragment)
+        if not isinstance(self._message, C_STORE_RQ):
+            return super().write(fragment)
+        if self._error is None:
+            try:
+                if self._file is None:
+                    self._file = self._opened()
+                self._file.write(fragment)
+            except PrescreenError as error:
+                self.discard()
+                self._error = error
+            except MemoryError:
+                self.discard()
+                self._error = OutOfResources("out of memory")
+        return len(fragment)
+
+    def file(self) -> Unfinished:
+        """The file with preamble, meta information and the data set; the error that kept it out."""
+        if self._error is not None:
+            raise self._error
+        if self._file is None:
+            raise CannotUnderstand("the request has no data set")
+        return self._file
+
+    def discard(self) -> None:
+        """Let go of a file that nobody kept."""
+        if self._file is not None:
+            self._file.discard()
+
+    def _opened(self) -> Unfinished:
+        """An unfinished file that holds preamble and meta information (PS3.10 7.1).
+
+        They hold nothing that changes from one sending to the next.
+        """
+        command = self._message.command_set
+        context = self._association._accepted_cx[self._message.context_id or 0]
+        if not is_uid(command.AffectedSOPInstanceUID or ""):
+            raise InvalidInstance("the command's SOP Instance UID is malformed")
+        meta = create_file_meta(
+            sop_class_uid=command.AffectedSOPClassUID,
+            sop_instance_uid=command.AffectedSOPInstanceUID,
+            transfer_syntax=context.transfer_syntax[0],
+            implementation_uid=IMPLEMENTATION_CLASS_UID,
+            implementation_version=IMPLEMENTATION_VERSION_NAME,
+        )
+        head = b"".join((bytes(128), b"DICM", encode_file_meta(meta)))
+        file = self._begin()
+        file.write(head)
+        return file
+
+
+class Messages(DIMSEServiceProvider):
+    """Puts requests together from their fragments; whoever asks for the next one waits for it."""
+
+    def __init__(
+        self,
+        association: Association,
+        limits: Limits,
+        begin: Begin,
+        violated: Callable[[str], None],
+    ) -> None:
+        super().__init__(association)
+        self._limits = limits
+        self._begin = begin
+        self._violated = violated
+        #: Called when there is room again for what the peer sends.
+        self.drained: Callable[[], None] = lambda: None
+
+    @property
+    def is_full(self) -> bool:
+        """So many requests wait that no more shall be read."""
+        return self.msg_queue.qsize() >= _MOST_WAITING
+
+    def get_msg(self, block: bool = False) -> Any:
+        """The next request, or (None, None) if there is none for a while or the peer is leaving.
+
+        The association asks all the time; here it sleeps until there is something to look at.
+        """
+        was_full = self.is_full
+        try:
+            return self.msg_queue.get(timeout=self.dimse_timeout if block else LOOK)
+        except Empty:
+            return None, None
+        finally:
+            if was_full:
+                self.drained()
+
+    def wake(self) -> None:
+        """Let who waits for a request look at whether the association still is one."""
+        self.msg_queue.put((None, None))
+
+    def receive_primitive(self, primitive: P_DATA) -> None:
+        """Take the fragments of one PDU; an impossible one ends the association (Evt19)."""
+        try:
+            self._take(primitive)
+        except Violation as violation:
+            self._end(str(violation))
+        except Exception:  # the library decodes the command set, and raises what it likes
+            self._end("malformed command set")
+
+    def _end(self, rule: str) -> None:
+        self._violated(rule)
+        self.dul.event_queue.put("Evt19")
+
+    def _take(self, primitive: P_DATA) -> None:
+        for context_id, value in primitive.presentation_data_value_list:
+            if self.message is None:
+                self.message = DIMSEMessage()
+                self.message.data_set = DataSet(self.message, self._assoc, self._begin)
+            self._check(self.message, context_id, value)
+            one = P_DATA()
+            one._presentation_data_value_list = [(context_id, value)]
+            super().receive_primitive(one)
+
+    def abandon(self) -> None:
+        """Remove what was not received to its end, or is not looked at any more."""
+        if self.message is not None and isinstance(self.message.data_set, DataSet):
+            self.message.data_set.discard()
+        while not self.msg_queue.empty():
+            try:
+                _, request = self.msg_queue.get(block=False)
+            except Empty:
+                return
+            data_set = getattr(request, "DataSet", None)
+            if isinstance(data_set, DataSet):
+                data_set.discard()
+
+    def _check(self, message: DIMSEMessage, context_id: int, value: bytes) -> None:
+        data_set = message.data_set
+        if value[0] & _COMMAND:
+            if message.context_id is not None:
+                raise Violation("command after data set")
+            if message.encoded_command_set.tell() + len(value) > _LONGEST_COMMAND_SET:
+                raise Violation("command set too long")
+            return
+        if message.context_id is None or not isinstance(data_set, DataSet):
+            raise Violation("data set before command")
+        if message.context_id != context_id:
+            raise Violation("data set of another presentation context")
+        is_stored = isinstance(message, C_STORE_RQ)
+        longest = self._limits.longest_data_set if is_stored else _LONGEST_OTHER_DATA_SET
+        if data_set.size + len(value) > longest:
+            raise Violation("data set too long")
