@@ -28,10 +28,11 @@ from prescreen.store.arrival import Arrival, arrive
 from prescreen.store.database import open_database, reading, writing
 from prescreen.store.destinations import Destinations
 from prescreen.store.guard import Guard
+from prescreen.store.intake import Kept
 from prescreen.store.queue import utc_now
 from prescreen.store.results import Told
 from prescreen.store.salvage import Facts
-from prescreen.store.spool import Kept, Spool, make_durable
+from prescreen.store.spool import Spool, make_durable
 from prescreen.study import Disposition, Identity, Incoming, Priority
 
 WHO = "prescreen doctor"
