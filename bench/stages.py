@@ -75,13 +75,11 @@ class Stopwatch:
 
         Imports torch.
         """
-        from prescreen.nets import inputs, screener
+        from prescreen.nets import engine, inputs, screener
         from prescreen.nets.densenet import FindingsNet
-        from prescreen.nets.unet import UNet
 
-        self.on(UNet, "encode", NETWORKS)
-        self.on(UNet, "decode", NETWORKS)
-        self.on(FindingsNet, "forward", NETWORKS)
+        self.on(engine.Pass, "__call__", NETWORKS)
+        self.on(FindingsNet, "judge", NETWORKS)
         for name in ("common_square", "resized", "stretch"):
             self.on(inputs, name, PREPARE)
         self.on(screener.Screener, "__call__", ANSWER)

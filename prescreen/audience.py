@@ -38,6 +38,8 @@ def _shown(
 ) -> Finding:
     if finding.label in held:
         return replace(finding, state=FindingState.NOT_EVALUATED, reason="on_hold")
+    if finding.probability is None:
+        return finding  # what the weights do not know is said so, whoever reads it
     if audience is Audience.RELEASE and not reaches_bar(model, finding.label, view, bar):
         return replace(finding, state=FindingState.NOT_EVALUATED, reason="below_release_bar")
     return finding
@@ -49,9 +51,4 @@ def reaches_bar(model: Model, label: str, view: str | None, bar: Report) -> bool
     Both the pooled figures and those of the view must reach the bar; a view without figures
     (unknown, supine) does not.
     """
-    figures = model.figures_of(label)
-    in_view = figures.by_view.get(view or "")
-    if in_view is None or figures.auroc_low is None:
-        return False
-    enough = min(figures.positives, in_view.positives) >= bar.release_positives
-    return enough and min(figures.auroc_low, in_view.auroc_low) >= bar.release_auroc
+    return model.figures_of(label).reaches(view, bar.release_auroc, bar.release_positives)

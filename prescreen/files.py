@@ -57,7 +57,8 @@ def screen(
     node.let_waiting_threads_sleep(os.environ)
     from prescreen.nets.screener import Screener
 
-    screener = Screener(node.weights_dir(settings), node.device_of(settings))
+    device, engine = node.device_of(settings), settings.screen.engine
+    screener = Screener(node.weights_dir(settings), device, engine)
     form = _line if as_json else _sentence
     with node.open_decoder(settings) as decoder:
         for study in studies(found(paths)):
@@ -167,8 +168,8 @@ def _line(path: Path, result: ImageResult) -> str:
     outcome = Outcome.SCREENED if result.outcome is Outcome.SCREENED else Outcome.NOT_SCREENED
     findings: dict[str, dict[str, Any]] = {
         finding.label: {
-            "probability": round(finding.probability, 6),
-            "threshold": round(finding.threshold, 6),
+            "probability": _rounded(finding.probability),
+            "threshold": _rounded(finding.threshold),
             "state": finding.state,
         }
         for finding in result.findings
@@ -183,6 +184,10 @@ def _line(path: Path, result: ImageResult) -> str:
             "cardiothoracic_ratio": result.cardiothoracic_ratio,
         }
     )
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else round(value, 6)
 
 
 def _sentence(path: Path, result: ImageResult) -> str:

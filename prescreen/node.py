@@ -158,7 +158,7 @@ def screen(
 
         limits = settings.screen
         decoder = stack.enter_context(open_decoder(settings))
-        screener = Screener(weights_dir(settings), device_of(settings))
+        screener = Screener(weights_dir(settings), device_of(settings), limits.engine)
         frontal.shipped()  # what is missing shall be said at the start, not of every study
         tools = pipeline.Tools(
             settings, store.queue, store.spool, decoder, screener, screener.model, utc_now
@@ -183,7 +183,7 @@ def screen(
             partial(store.queue.renew, lease=limits.lease),
             renew_every=limits.lease / 3,
         )
-        logger.info("screening with weights %s", model.findings.sha256[:12])
+        logger.info("screening with weights %s (%s)", model.findings.sha256[:12], screener.engine)
         _run_until([worker], stop)
 
 

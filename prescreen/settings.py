@@ -29,7 +29,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from pydantic_settings import SettingsError as EnvironmentValueError
 
 from prescreen.errors import SettingsError
-from prescreen.study import LABELS, Audience
+from prescreen.study import LABELS, RELEASE_AUROC, RELEASE_POSITIVES, Audience
 
 
 def _ae_title(value: str) -> str:
@@ -100,6 +100,7 @@ class Screen(Section):
     lease: float = Field(default=60, gt=0)
     max_attempts: int = Field(default=3, ge=1, le=20)
     device: Literal["auto", "cpu", "cuda"] = "auto"
+    engine: Literal["auto", "torch", "onnxruntime", "openvino"] = "auto"
     decode_workers: int = Field(default=1, ge=1, le=16)
     decode_seconds: float = Field(default=20, gt=0)
     decode_memory_mb: int = Field(default=2_048, ge=256)
@@ -146,8 +147,8 @@ class Report(Section):
     manufacturer: str = Field(default="prescreen", min_length=1, max_length=64)
     series_number: int = Field(default=9001, ge=1, le=2_000_000)
     urgency: tuple[Label, ...] = URGENCY
-    release_auroc: float = Field(default=0.80, ge=0.5, le=1)
-    release_positives: int = Field(default=50, ge=0)
+    release_auroc: float = Field(default=RELEASE_AUROC, ge=0.5, le=1)
+    release_positives: int = Field(default=RELEASE_POSITIVES, ge=0)
     attention: bool = False
     capture_rows: int = Field(default=1080, ge=720, le=2160)
 

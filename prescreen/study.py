@@ -38,6 +38,11 @@ LABELS: tuple[str, ...] = (
     "Hernia",
 )
 
+#: What a finding's validation figures must reach before it goes to a live destination, unless the
+#: settings say otherwise: lower 95 % bound of the AUROC, and number of positives.
+RELEASE_AUROC = 0.80
+RELEASE_POSITIVES = 50
+
 #: The organs of the segmentation, in the order of `Anatomy.masks`. Left is the patient's left,
 #: which lies on the right of a frontal radiograph.
 ORGANS: tuple[str, ...] = ("left_lung", "right_lung", "heart")
@@ -300,13 +305,14 @@ class Finding:
 
     `probability` comes from the masked network, `probability_unmasked` from the unmasked head on
     the same features; where they fall on different sides of `threshold` the state is
-    `undetermined`. All three are 0…1. `reason` is a code where the state needs one.
+    `undetermined`. All three are 0…1, or None where the weights cannot answer for the label, which
+    then is `not_evaluated`. `reason` is a code where the state needs one.
     """
 
     label: str
-    probability: float
-    probability_unmasked: float
-    threshold: float
+    probability: float | None
+    probability_unmasked: float | None
+    threshold: float | None
     state: FindingState
     reason: str | None = None
 
@@ -325,17 +331,28 @@ class LabelFigures:
     """How good the weights are at one label, from the manifest (pooled validation figures).
 
     `by_view` holds the figures for PA and for AP where there are any: a finding without figures
-    for the view at hand is not evaluated on its way to a release audience.
+    for the view at hand is not evaluated on its way to a release audience. `threshold` is None
+    where the weights cannot answer for the label.
     """
 
     label: str
-    threshold: float
+    threshold: float | None
     auroc: float | None
     auroc_low: float | None  # lower 95 % bound
     positives: int
     sensitivity: float | None
     specificity: float | None
     by_view: Mapping[str, ViewFigures] = field(default_factory=dict)
+
+    def reaches(
+        self, view: str | None, auroc: float = RELEASE_AUROC, positives: int = RELEASE_POSITIVES
+    ) -> bool:
+        """Whether the figures, pooled and of this view, reach the release bar (both must)."""
+        in_view = self.by_view.get(view or "")
+        if in_view is None or self.auroc_low is None:
+            return False
+        enough = min(self.positives, in_view.positives) >= positives
+        return enough and min(self.auroc_low, in_view.auroc_low) >= auroc
 
 
 @dataclass(frozen=True)

@@ -109,7 +109,7 @@ def show_study(record: StudyRecord, as_json: bool) -> None:
     console.print(f"study {record.study['study_instance_uid']}")
     console.print(f"outcome: {record.study['outcome']} {record.study['reason'] or ''}")
     findings = [
-        (f["label"], f"{f['probability']:.3f}", f"{f['threshold']:.3f}", f["state"], f["reason"])
+        (f["label"], _number(f["probability"]), _number(f["threshold"]), f["state"], f["reason"])
         for f in record.findings
     ]
     if findings:
@@ -124,6 +124,10 @@ def show_study(record: StudyRecord, as_json: bool) -> None:
         console.print(_table("deliveries", columns, deliveries))
     events = [(f"{e.at:%H:%M:%S.%f}"[:-3], e.kind, _detail(e.detail)) for e in record.events]
     console.print(_table("audit trail (UTC)", ("at", "event", "detail"), events))
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.3f}"
 
 
 #: Kept out of the table for people: long, and in `--json` for whoever needs it.

@@ -64,7 +64,8 @@ def finding_group(
     number under a local concept. Not evaluated: words only.
     """
     # weights and rules stand in the group of the image, once: a tree is also read by people
-    parameters = (f"operating point {finding.threshold:.4f}",)
+    point = finding.threshold
+    parameters = () if point is None else (f"operating point {point:.4f}",)
     head: list[bytes] = []
     if finding.state is FindingState.FLAGGED:
         head.append(code(CONTAINS, codes.FINDING, coded.concept))
@@ -97,10 +98,10 @@ def _said_of(finding: Finding, coded: CodedFinding, below_bar: bool) -> list[byt
 
 
 def _number_of(finding: Finding) -> bytes:
+    probability = finding.probability or 0.0  # what is evaluated has one
     if finding.state is FindingState.FLAGGED:
-        certainty = finding.probability * 100
-        return number(CONTAINS, codes.CERTAINTY_OF_FINDING, certainty, codes.PERCENT, 1)
-    return number(CONTAINS, codes.ALGORITHM_OUTPUT, finding.probability, codes.NO_UNITS, 4)
+        return number(CONTAINS, codes.CERTAINTY_OF_FINDING, probability * 100, codes.PERCENT, 1)
+    return number(CONTAINS, codes.ALGORITHM_OUTPUT, probability, codes.NO_UNITS, 4)
 
 
 def image_group(result: ImageResult, model: Model, manufacturer: str) -> bytes:

@@ -268,11 +268,12 @@ def _draw_row(
     sensitivity = None if figures is None else figures.sensitivity
     row = _row(grid.rows, finding.label, finding.state, finding.reason, sensitivity, marked)
     page[y : y + row.shape[0], grid.panel : grid.panel + row.shape[1]] = row
-    if finding.state is FindingState.NOT_EVALUATED:
+    share = _share(finding)
+    if share is None:
         return
     _, bar, _, _ = _columns(grid)
     length, top, height = _bar_length(grid), y + grid(9), grid(18)
-    filled = round(length * bar_share(finding.probability, finding.threshold))
+    filled = round(length * share)
     loud = finding.state in wording.LOUD
     ink.fill(page, bar, top, max(filled, grid(3)), height, LOUD if loud else BAR)
     if finding.state is FindingState.UNDETERMINED:
@@ -280,6 +281,14 @@ def _draw_row(
             ink.fill(page, x, top, grid(4), height, LOUD_GROUND)
     threshold = bar + round(THRESHOLD_AT * length)
     ink.fill(page, threshold - grid(1), y, grid(3), grid(39), WHITE)
+
+
+def _share(finding: Finding) -> float | None:
+    """How much of its bar is filled, None where it has no bar."""
+    probability, threshold = finding.probability, finding.threshold
+    if finding.state is FindingState.NOT_EVALUATED or probability is None or threshold is None:
+        return None
+    return bar_share(probability, threshold)
 
 
 @functools.lru_cache(maxsize=512)

@@ -46,6 +46,8 @@ NAMES = {
 REASONS = {
     "below_release_bar": "below release bar",
     "on_hold": "on hold",
+    "not_in_weights": "unknown to the weights",
+    "no_threshold": "no threshold set",
     # the gate's
     "own_result": "a result of this software",
     "modality": "not a CR or DX image",

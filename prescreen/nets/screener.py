@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from prescreen.errors import UnusableImage, WeightsError
-from prescreen.nets import densenet, inputs, typical, unet, weights
+from prescreen.errors import UnusableImage
+from prescreen.nets import architecture, densenet, engine, inputs, typical, unet, weights
 from prescreen.nets.anatomy import anatomy_of
 from prescreen.study import (
     LABELS,
@@ -24,36 +23,83 @@ from prescreen.study import (
     Screening,
 )
 
-N = TypeVar("N", bound=nn.Module)
-
 #: Radiographs that pass the networks together; more of them are taken in turns.
 BATCH = 8
 MASK_DISAGREEMENT = "mask_disagreement"
 ANATOMY_NOT_FOUND = "anatomy_not_found"
 
 
+class Drawing(nn.Module):
+    """Pictures to what the feature distance is measured on, (N, K), and sigmoids (N, 3, s, s)."""
+
+    def __init__(self, network: unet.UNet) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, pictures: Tensor) -> tuple[Tensor, Tensor]:
+        levels = self.network.encode(pictures)
+        return typical.describe(levels), torch.sigmoid(self.network.decode(levels))
+
+
+class Seeing(nn.Module):
+    """Pictures to the features (N, K, h, w) that both heads judge by."""
+
+    def __init__(self, network: architecture.Classifier) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, pictures: Tensor) -> tuple[Tensor]:
+        return (self.network.features(pictures),)
+
+
 class Screener:
     """Both networks, ready. Called with radiographs it answers with one `Screening` for each.
 
-    `device` is `cuda` where there is one, else `cpu`. The same radiograph gives the same answer
-    whatever it is batched with, to 1e-4. Raises WeightsError as `weights.load` does.
+    `device` is `cuda` where there is one, else `cpu`; `engine_name` as in `engine.fastest`, which
+    raises SettingsError. The same radiograph gives the same answer whatever it is batched with,
+    to 1e-4. Raises WeightsError as `weights.load` does.
     """
 
-    def __init__(self, weights_folder: Path, device: str | None = None) -> None:
+    def __init__(
+        self, weights_folder: Path, device: str | None = None, engine_name: str = "auto"
+    ) -> None:
         loaded = weights.load(weights_folder)
         manifests = {name: w.manifest for name, w in loaded.items()}
         self._device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-        self._unet = _ready(unet.UNet(), loaded["lungs_heart"], self._device)
-        findings = loaded["findings"]
-        self._net = _ready(
-            densenet.FindingsNet(_switches(findings.manifest)), findings, self._device
-        )
+        segmenter = architecture.segmenter_of(loaded["lungs_heart"]).to(self._device)
+        self._net = architecture.classifier_of(loaded["findings"]).to(self._device)
         self._typical = typical.Typical.of(
-            loaded["lungs_heart"], sum(self._unet.widths[typical.FIRST_LEVEL :])
+            loaded["lungs_heart"], sum(segmenter.widths[typical.FIRST_LEVEL :])
         )
-        self._calibration = _calibration(findings.manifest)
+        self._calibration = _calibration(manifests["findings"])
+        self._not_evaluated = manifests["findings"].not_evaluated
         self._sizes = {name: m.input_size for name, m in manifests.items()}
         self.model: Model = weights.model_of(manifests)
+        self._draw = engine.fastest(
+            Drawing(segmenter),
+            self._sizes["lungs_heart"],
+            lambda found: found[1],
+            device=self._device,
+            wanted=engine_name,
+        )
+        self._see = engine.fastest(
+            Seeing(self._net),
+            self._sizes["findings"],
+            self._unmasked,
+            device=self._device,
+            wanted=engine_name,
+        )
+
+    @property
+    def engine(self) -> str:
+        """The engine that the findings' network runs on."""
+        return self._see.name
+
+    def _unmasked(self, found: tuple[Tensor, ...]) -> Tensor:
+        """Probabilities from features alone, to compare engines by."""
+        everywhere = found[0].new_ones((len(found[0]), 1, *found[0].shape[2:]))
+        seen = self._net.judge(found[0], everywhere)
+        return torch.sigmoid(torch.cat([seen.masked, seen.unmasked]))
 
     def __call__(self, radiographs: Sequence[Radiograph]) -> list[Screening]:
         """One screening for each radiograph, in order; nothing of it has passed the gate yet.
@@ -71,19 +117,16 @@ class Screener:
         squares = torch.cat([inputs.common_square(r.pixels) for r in radiographs])
         _refuse_not_finite(squares, "the radiograph's pixels")
         squares = squares.to(self._device)
-        levels = self._unet.encode(self._input(squares, "lungs_heart"))
-        sigmoids = torch.sigmoid(self._unet.decode(levels))  # (N, 3, 256, 256)
-        drawn = sigmoids.cpu().numpy()
-        anatomies = [anatomy_of(one) for one in drawn]
+        size = self._sizes["lungs_heart"]
+        described, sigmoids = self._draw(architecture.pictures(squares, size))
+        anatomies = [anatomy_of(one) for one in sigmoids.cpu().numpy()]
         union = torch.from_numpy(np.stack([a.masks.any(axis=0) for a in anatomies]))
         masks = union[:, None].float().to(self._device)
-        seen = self._net(self._input(squares, "findings"), masks)
-        distances = self._typical.distances(typical.describe(levels).cpu().numpy())
+        size = self._sizes["findings"]
+        (features,) = self._see(architecture.pictures(squares, size, self._net))
+        seen = self._net.judge(features, masks)
+        distances = self._typical.distances(described.cpu().numpy())
         return self._screenings(anatomies, seen, distances)
-
-    def _input(self, squares: Tensor, network: str) -> Tensor:
-        pictures = inputs.stretch(inputs.resized(squares, self._sizes[network]))
-        return pictures.contiguous(memory_format=torch.channels_last)
 
     def _screenings(
         self, anatomies: Sequence[Anatomy], seen: densenet.Seen, distances: FloatArray
@@ -96,14 +139,31 @@ class Screener:
         return [
             Screening(
                 anatomy=anatomy,
-                findings=_findings(masked[i], unmasked[i], self.model, found[i]),
+                findings=self._findings(masked[i], unmasked[i], found[i]),
                 feature_distance=float(distances[i]),
                 model=self.model,
-                attention=dict(zip(LABELS, shown[i], strict=True)),
-                inside={label: float(v) for label, v in zip(LABELS, share[i], strict=True)},
+                attention=self._evaluated(shown[i]),
+                inside={label: float(v) for label, v in self._evaluated(share[i]).items()},
             )
             for i, anatomy in enumerate(anatomies)
         ]
+
+    def _evaluated(self, values: FloatArray) -> dict[str, FloatArray]:
+        """What there is for each label, without those that the weights cannot answer for."""
+        told = dict(zip(LABELS, values, strict=True))
+        return {label: v for label, v in told.items() if label not in self._not_evaluated}
+
+    def _findings(
+        self, masked: FloatArray, unmasked: FloatArray, anatomy_found: bool
+    ) -> tuple[Finding, ...]:
+        found = []
+        for label, p, q in zip(LABELS, masked, unmasked, strict=True):
+            threshold = self.model.figures_of(label).threshold
+            if threshold is None:
+                found.append(_unanswered(label, self._not_evaluated[label]))
+            else:
+                found.append(_finding(label, float(p), float(q), threshold, anatomy_found))
+        return tuple(found)
 
     def _probabilities(self, logits: Tensor) -> FloatArray:
         slope, intercept = self._calibration
@@ -127,13 +187,9 @@ def inside(maps: Tensor, coverage: Tensor) -> Tensor:
     return (maps * coverage).sum(dim=(2, 3)) / total.clamp_min(1e-12)
 
 
-def _findings(
-    masked: FloatArray, unmasked: FloatArray, model: Model, anatomy_found: bool
-) -> tuple[Finding, ...]:
-    return tuple(
-        _finding(label, float(p), float(q), model.figures_of(label).threshold, anatomy_found)
-        for label, p, q in zip(LABELS, masked, unmasked, strict=True)
-    )
+def _unanswered(label: str, reason: str) -> Finding:
+    """What the weights cannot answer for has no number: one would be taken for an answer."""
+    return Finding(label, None, None, None, FindingState.NOT_EVALUATED, reason)
 
 
 def _finding(label: str, masked: float, unmasked: float, threshold: float, found: bool) -> Finding:
@@ -153,29 +209,6 @@ def _finding(label: str, masked: float, unmasked: float, threshold: float, found
 def _refuse_not_finite(values: Tensor, what: str) -> None:
     if not bool(torch.isfinite(values).all()):
         raise UnusableImage(f"{what} are not finite numbers; nothing is said of it", "not_finite")
-
-
-# ---------------------------------------------------------------- from weights to networks
-
-
-def _ready(network: N, loaded: weights.Weights, device: torch.device) -> N:
-    """The network with these weights, for inference, or WeightsError."""
-    state = {k: v for k, v in network.state_dict().items() if v.dtype.is_floating_point}
-    found = weights.fitting(loaded, {k: tuple(v.shape) for k, v in state.items()})
-    tensors = {k: torch.from_numpy(v) for k, v in found.items()}
-    network.load_state_dict(tensors, strict=False)  # batch counters are not shipped
-    network.eval().requires_grad_(False).to(memory_format=torch.channels_last)
-    network.to(device)
-    return network
-
-
-def _switches(manifest: weights.Manifest) -> densenet.Switches:
-    try:
-        return densenet.Switches(**manifest.switches)
-    except TypeError as error:
-        raise WeightsError(
-            f"findings.json: unknown switch ({error}). {weights.REINSTALL}"
-        ) from error
 
 
 def _calibration(manifest: weights.Manifest) -> tuple[Tensor, Tensor]:

@@ -14,12 +14,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from prescreen.nets.weights import Weights, fitting
+from prescreen.nets.weights import STATISTICS, Weights, fitting
 from prescreen.study import FloatArray
 
 #: The first level of the U-Net whose features are compared, counted from the finest.
 FIRST_LEVEL = 2
-PREFIX = "typical."
 _SHRINKAGE = 0.005
 
 
@@ -49,12 +48,12 @@ class Typical:
     def of(cls, weights: Weights, count: int) -> Typical:
         """As shipped with the segmentation network of `count` features, or WeightsError."""
         shapes = {"mean": (count,), "root": (count, count)}
-        found = fitting(weights, shapes, PREFIX)
+        found = fitting(weights, shapes, STATISTICS)
         return cls(found["mean"], found["root"])
 
     def tensors(self) -> dict[str, FloatArray]:
         """What is shipped beside the network's own tensors."""
-        return {PREFIX + "mean": self.mean, PREFIX + "root": self.root}
+        return {STATISTICS + "mean": self.mean, STATISTICS + "root": self.root}
 
     def distances(self, features: FloatArray) -> FloatArray:
         """(N,), at least 0, from (N, K) features."""

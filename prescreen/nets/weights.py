@@ -1,8 +1,8 @@
 """Weights and their manifests: checked before anything is loaded, written by one function.
 
-A set of weights is three files beside each other: `<network>.safetensors` (float16, never a
-pickle), `<network>.json` (the manifest) and `<network>.md` (the model card, for people). No torch
-here, so that a process that only reports can read what the manifests state.
+A set of weights is three files beside each other: `<network>.safetensors` (never a pickle; float16
+where that loses nothing), `<network>.json` (the manifest) and `<network>.md` (the model card, for
+people). No torch here, so that a process that only reports can read what the manifests state.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ import json
 import os
 import uuid
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -24,13 +24,29 @@ from safetensors.numpy import load as read_safetensors
 from safetensors.numpy import save as to_safetensors
 
 from prescreen.errors import WeightsError
-from prescreen.study import LABELS, ORGANS, LabelFigures, Model, Network, ViewFigures
+from prescreen.study import (
+    LABELS,
+    ORGANS,
+    RELEASE_AUROC,
+    RELEASE_POSITIVES,
+    LabelFigures,
+    Model,
+    Network,
+    ViewFigures,
+)
 
 Array = npt.NDArray[Any]
+Storage = Literal["float16", "float32"]
 
 #: The networks that a folder of weights must hold, with the outputs each must have.
 NETWORKS: dict[str, tuple[str, ...]] = {"lungs_heart": ORGANS, "findings": LABELS}
 FORMAT = 1
+#: Where the statistics of typical radiographs lie among the tensors.
+STATISTICS = "typical."
+#: Why weights cannot answer for a label: their network never learned it, or nobody has said from
+#: which number on it counts.
+NOT_IN_WEIGHTS = "not_in_weights"
+NO_THRESHOLD = "no_threshold"
 
 
 @dataclass(frozen=True)
@@ -70,12 +86,45 @@ class Source:
 
 
 @dataclass(frozen=True)
+class FeatureStatistics:
+    """What the feature distance is measured with: mean and root of the inverse covariance.
+
+    The two are tensors of the same file (`typical.mean`, `typical.root`); `features` is how many
+    numbers a radiograph is described by, `radiographs` how many they were fitted on, if known.
+    """
+
+    of: str
+    features: int
+    radiographs: int | None = None
+
+
+@dataclass(frozen=True)
+class Release:
+    """Whether a finding reaches the release bar, pooled and in each view, at these terms.
+
+    A view that does not reach it is not evaluated on its way to a live destination; the settings
+    of the node may ask for more or less.
+    """
+
+    auroc: float
+    positives: int
+    views: Mapping[str, bool] = field(default_factory=dict)
+
+    @property
+    def reached(self) -> bool:
+        return any(self.views.values())
+
+
+@dataclass(frozen=True)
 class Manifest:
     """What a set of weights is, what it may be relied on for, and how to tell that it is whole.
 
-    `calibration` maps a label to (slope, intercept) on the logit; without it the probabilities
-    are uncalibrated. `distance_limit` is the feature distance beyond which a radiograph is unlike
-    those trained on. `sha256` is that of the safetensors file, as is the identity in `device_uid`.
+    `architecture` names the network that the tensors are for. `not_evaluated` maps labels that
+    the weights cannot answer for to the reason; they need no threshold. `calibration` maps a
+    label to (slope, intercept) on the logit; without it the probabilities are uncalibrated.
+    `distance_limit` is the feature distance beyond which a radiograph is unlike those trained on.
+    `release` and `sha256`, that of the safetensors file, are computed by `write_manifest`; the
+    identity in `device_uid` follows from the latter.
     """
 
     network: str
@@ -95,6 +144,9 @@ class Manifest:
     sources: tuple[Source, ...] = ()
     config: Mapping[str, Any] = field(default_factory=dict)
     source_commit: str = ""
+    not_evaluated: Mapping[str, str] = field(default_factory=dict)
+    feature_statistics: FeatureStatistics | None = None
+    release: Mapping[str, Release] = field(default_factory=dict)
     sha256: str = ""
 
     @property
@@ -107,10 +159,15 @@ class Manifest:
         name = f"prescreen {self.network.replace('_', ' ')}"
         return Network(name, self.version, self.sha256, self.device_uid, self.preset)
 
+    @property
+    def evaluated(self) -> tuple[str, ...]:
+        """The labels that the weights can answer for."""
+        return tuple(label for label in self.labels if label not in self.not_evaluated)
+
 
 @dataclass(frozen=True)
 class Weights:
-    """One network's checked manifest and tensors (name to numpy array, float16 as stored)."""
+    """One network's checked manifest and tensors (name to numpy array, as stored)."""
 
     manifest: Manifest
     tensors: Mapping[str, Array]
@@ -119,20 +176,27 @@ class Weights:
 # ---------------------------------------------------------------- writing
 
 
-def write_manifest(folder: Path, manifest: Manifest, tensors: Mapping[str, Array]) -> Manifest:
+def write_manifest(
+    folder: Path,
+    manifest: Manifest,
+    tensors: Mapping[str, Array],
+    storage: Storage = "float16",
+) -> Manifest:
     """Write `<network>.safetensors` and `<network>.json`; the manifest as written comes back.
 
-    Floating-point tensors are stored as float16. Each file appears whole or not at all; the
-    manifest, which names the digest, comes last.
+    Floating-point tensors are stored as `storage`; float16 is for weights whose AUROCs it was
+    seen to leave alone. What the manifest says of release bar, feature statistics and digest is
+    computed here. Each file appears whole or not at all; the manifest, which names the digest,
+    comes last.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    with np.errstate(over="ignore"):  # looked for below, by name
-        stored = {k: v.astype(np.float16) if v.dtype.kind == "f" else v for k, v in tensors.items()}
-    overflown = [k for k, v in stored.items() if v.dtype.kind == "f" and not np.isfinite(v).all()]
-    if overflown:
-        raise WeightsError(f"tensor {overflown[0]} is not finite in float16; it is not written")
-    content = to_safetensors({k: np.ascontiguousarray(v) for k, v in stored.items()})
-    written = Manifest(**{**_fields(manifest), "sha256": hashlib.sha256(content).hexdigest()})
+    content = to_safetensors(_as_stored(tensors, storage))
+    written = replace(
+        manifest,
+        feature_statistics=_statistics(manifest, tensors),
+        release=_release(manifest),
+        sha256=hashlib.sha256(content).hexdigest(),
+    )
     raw = {"format": FORMAT, **asdict(written)}
     _replace(folder / f"{manifest.network}.safetensors", content)
     text = json.dumps(raw, indent=2, ensure_ascii=False, allow_nan=False)
@@ -140,8 +204,37 @@ def write_manifest(folder: Path, manifest: Manifest, tensors: Mapping[str, Array
     return written
 
 
-def _fields(manifest: Manifest) -> dict[str, Any]:
-    return {name: getattr(manifest, name) for name in Manifest.__dataclass_fields__}
+def _as_stored(tensors: Mapping[str, Array], storage: Storage) -> dict[str, Array]:
+    stored = {}
+    for name, tensor in tensors.items():
+        floating = tensor.dtype.kind == "f"
+        with np.errstate(over="ignore"):  # looked for below, by name
+            stored[name] = np.ascontiguousarray(tensor.astype(storage) if floating else tensor)
+        if floating and not np.isfinite(stored[name]).all():
+            raise WeightsError(f"tensor {name} is not finite in {storage}; it is not written")
+    return stored
+
+
+def _statistics(manifest: Manifest, tensors: Mapping[str, Array]) -> FeatureStatistics | None:
+    mean = tensors.get(f"{STATISTICS}mean")
+    if mean is None:
+        return None
+    given = manifest.feature_statistics
+    of = given.of if given else f"means of the deeper features of {manifest.architecture}"
+    return FeatureStatistics(of, len(mean), given.radiographs if given else None)
+
+
+def _release(manifest: Manifest) -> dict[str, Release]:
+    """The release bar at its default terms, for every label that the weights answer for."""
+    if manifest.network != "findings":
+        return {}
+    told = {label: _figures(manifest, label) for label in manifest.evaluated}
+    return {
+        label: Release(
+            RELEASE_AUROC, RELEASE_POSITIVES, {v: figures.reaches(v) for v in figures.by_view}
+        )
+        for label, figures in told.items()
+    }
 
 
 def _replace(path: Path, content: bytes) -> None:
@@ -188,7 +281,7 @@ def model_of(manifests: Mapping[str, Manifest]) -> Model:
         findings=findings.identification,
         figures=tuple(_figures(findings, label) for label in LABELS),
         threshold_rule=findings.threshold_rule,
-        calibrated=all(label in findings.calibration for label in LABELS),
+        calibrated=all(label in findings.calibration for label in findings.evaluated),
         feature_distance_limit=manifests["lungs_heart"].distance_limit,
     )
 
@@ -197,7 +290,7 @@ def _figures(manifest: Manifest, label: str) -> LabelFigures:
     metric = manifest.metrics.get(label, Metric())
     return LabelFigures(
         label=label,
-        threshold=manifest.thresholds[label],
+        threshold=None if label in manifest.not_evaluated else manifest.thresholds[label],
         auroc=metric.auroc,
         auroc_low=metric.low,
         positives=metric.positives,
@@ -269,6 +362,10 @@ def _parsed(raw: dict[str, Any]) -> Manifest:
     values["sources"] = tuple(Source(**v) for v in raw["sources"])
     limit = raw["distance_limit"]
     values["distance_limit"] = None if limit is None else float(limit)
+    told = raw.get("feature_statistics")
+    values["feature_statistics"] = None if told is None else FeatureStatistics(**told)
+    values["release"] = {k: Release(**v) for k, v in raw.get("release", {}).items()}
+    values["not_evaluated"] = dict(raw.get("not_evaluated", {}))
     values["input_size"] = int(raw["input_size"])
     values["sha256"] = str(raw["sha256"])
     return Manifest(**values)
@@ -280,7 +377,10 @@ def _check(manifest: Manifest) -> None:
         raise ValueError(f"unknown network {manifest.network!r}")
     if manifest.labels != expected:
         raise ValueError(f"its labels are not {', '.join(expected)} in this order")
-    missing = [k for k in LABELS if k not in manifest.thresholds]
+    strangers = [k for k in manifest.not_evaluated if k not in expected]
+    if strangers:
+        raise ValueError(f"not_evaluated names {strangers[0]!r}, which is none of its labels")
+    missing = [k for k in manifest.evaluated if k not in manifest.thresholds]
     if manifest.network == "findings" and missing:
         raise ValueError(f"no threshold for {missing[0]}")
     out_of_range = [k for k, v in manifest.thresholds.items() if not 0.0 < v < 1.0]

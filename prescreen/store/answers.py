@@ -107,7 +107,7 @@ def write_result(
         "instance_id": instance_id,
         "outcome": outcome,
         "reason": reason,
-        "cardiothoracic_ratio": None if result is None else _ratio(result),
+        "cardiothoracic_ratio": None if result is None else _number(result.cardiothoracic_ratio),
         "numbers": None if result is None else as_json(result),
     }
     result_id = add(connection, t.result, row)
@@ -116,17 +116,17 @@ def write_result(
         connection.execute(insert(t.finding), rows)
 
 
-def _ratio(result: ImageResult) -> float | None:
-    ratio = result.cardiothoracic_ratio
-    return None if ratio is None else float(ratio)
+def _number(value: float | None) -> float | None:
+    """A number as the database takes it: numpy's are none of Python's."""
+    return None if value is None else float(value)
 
 
 def _finding_row(finding: Finding) -> dict[str, Any]:
     return {
         "label": finding.label,
-        "probability": float(finding.probability),
-        "probability_unmasked": float(finding.probability_unmasked),
-        "threshold": float(finding.threshold),
+        "probability": _number(finding.probability),
+        "probability_unmasked": _number(finding.probability_unmasked),
+        "threshold": _number(finding.threshold),
         "state": finding.state,
         "reason": finding.reason,
     }

@@ -215,9 +215,10 @@ finding = Table(
     metadata,
     Column("result_id", ForeignKey("result.result_id"), primary_key=True),
     Column("label", String(32), primary_key=True),
-    Column("probability", Float, nullable=False),
-    Column("probability_unmasked", Float, nullable=False),
-    Column("threshold", Float, nullable=False),
+    # NULL where the weights cannot answer for the label, which then is not evaluated
+    Column("probability", Float),
+    Column("probability_unmasked", Float),
+    Column("threshold", Float),
     Column("state", String(16), nullable=False),
     Column("reason", String(64)),
     _one_of("state", FindingState),
@@ -243,6 +244,22 @@ finding_hold = Table(
     Column("who", Text, nullable=False),
     Column("why", Text, nullable=False),
     Column("at", Instant, nullable=False),
+)
+
+#: Which weights were chosen, by whom and why: the newest row counts. The digests are those of the
+#: manifests, so that a folder that was changed since is noticed. `folder` lies in the data
+#: directory; NULL chooses what comes with prescreen.
+weights_choice = Table(
+    "weights_choice",
+    metadata,
+    Column("choice_id", Integer, primary_key=True),
+    Column("folder", Text),
+    Column("findings", String(64), nullable=False),
+    Column("lungs_heart", String(64), nullable=False),
+    Column("who", Text, nullable=False),
+    Column("why", Text, nullable=False),
+    Column("at", Instant, nullable=False),
+    sqlite_autoincrement=True,
 )
 
 result_object = Table(

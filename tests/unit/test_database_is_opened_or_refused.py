@@ -71,6 +71,25 @@ def test_database_of_an_earlier_revision_is_brought_up_to_date(
     engine.dispose()
 
 
+def test_findings_of_an_earlier_revision_are_kept_and_may_lack_numbers_now(tmp_path: Path) -> None:
+    path = tmp_path / "prescreen.db"
+    _made_by_an_earlier_version(path, "0003")
+    insert = "INSERT INTO finding VALUES (7, ?, ?, ?, ?, 'not_evaluated', NULL)"
+    with sqlite3.connect(path) as connection:
+        columns = "(result_id, job_id, instance_id, outcome)"
+        connection.execute(f"INSERT INTO result {columns} VALUES (7, 1, 1, 'screened')")
+        connection.execute(insert, ("Mass", 0.5, 0.25, 0.125))
+    connection.close()
+    open_database(path).dispose()
+    with sqlite3.connect(path) as connection:
+        connection.execute(insert, ("Hernia", None, None, None))
+        rows = connection.execute("SELECT * FROM finding ORDER BY label DESC").fetchall()
+        left = connection.execute("SELECT count(*) FROM v_finding").fetchall()
+    connection.close()
+    assert rows[0][:5] == (7, "Mass", 0.5, 0.25, 0.125) and rows[1][2:5] == (None, None, None)
+    assert left == [(0,)]  # of no job: the view is there and answers
+
+
 def test_newer_database_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "prescreen.db"
     open_database(path).dispose()

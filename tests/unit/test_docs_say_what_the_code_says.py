@@ -36,6 +36,8 @@ OTHER = (
     "anatomy_not_found",
     "below_release_bar",
     "on_hold",
+    "not_in_weights",
+    "no_threshold",
 )
 
 

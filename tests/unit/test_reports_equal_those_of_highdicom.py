@@ -126,8 +126,9 @@ def _finding_group(
         FindingState.UNDETERMINED: codes.UNDETERMINED,
         FindingState.NOT_FLAGGED: codes.NOT_FLAGGED,
     }[finding.state]
-    certainty = (codes.CERTAINTY_OF_FINDING, round(finding.probability * 100, 1), codes.PERCENT)
-    output = (codes.ALGORITHM_OUTPUT, round(finding.probability, 4), codes.NO_UNITS)
+    probability = finding.probability or 0.0
+    certainty = (codes.CERTAINTY_OF_FINDING, round(probability * 100, 1), codes.PERCENT)
+    output = (codes.ALGORITHM_OUTPUT, round(probability, 4), codes.NO_UNITS)
     measured, value, unit = certainty if flagged else output
     undetermined = finding.state is FindingState.UNDETERMINED
     return _group(

@@ -1,0 +1,126 @@
+"""Whatever the networks run on, they say the same; what does not is not used."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from prescreen.errors import SettingsError
+from prescreen.nets import architecture, engine, plain, weights
+from prescreen.nets.engine import TOLERANCE, Pass, fastest, folded, installed
+from prescreen.nets.screener import Drawing, Screener, Seeing
+
+WEIGHTS = Path(__file__).resolve().parents[2] / "weights"
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(autouse=True)
+def without_gradients() -> Iterator[None]:
+    with torch.inference_mode():
+        yield
+
+
+@pytest.fixture(scope="module")
+def loaded() -> dict[str, weights.Weights]:
+    return weights.load(WEIGHTS)
+
+
+def pictures(size: int) -> Tensor:
+    g = torch.Generator().manual_seed(7)
+    coarse = torch.rand((3, 1, 12, 12), generator=g)
+    return nn.functional.interpolate(coarse, size=(size, size), mode="bilinear")
+
+
+def batch_norms(module: nn.Module) -> int:
+    return sum(isinstance(m, nn.BatchNorm2d) for m in module.modules())
+
+
+@pytest.mark.parametrize("name", installed())
+def test_every_installed_engine_gives_the_shipped_networks_answers(
+    loaded: dict[str, weights.Weights], name: str
+) -> None:
+    drawing = Drawing(architecture.segmenter_of(loaded["lungs_heart"]))
+    network = architecture.classifier_of(loaded["findings"])
+    seen, drawn = pictures(224), pictures(256)
+    see, draw = Pass(Seeing(network), 224, name), Pass(drawing, 256, name)
+    for batch in (slice(0, 1), slice(0, 3)):
+        features = see(seen[batch])[0]
+        everywhere = torch.ones(len(features), 1, 7, 7)
+        found = network.judge(features, everywhere)
+        asked = network(seen[batch], everywhere)
+        for one, other in ((found.masked, asked.masked), (found.unmasked, asked.unmasked)):
+            assert (torch.sigmoid(one) - torch.sigmoid(other)).abs().max() < TOLERANCE
+        described, sigmoids = draw(drawn[batch])
+        wanted = drawing(drawn[batch])
+        assert (sigmoids - wanted[1]).abs().max() < TOLERANCE
+        assert torch.allclose(described, wanted[0], atol=1e-3)
+
+
+def test_folding_takes_out_the_normalisations_that_follow_a_convolution(
+    loaded: dict[str, weights.Weights],
+) -> None:
+    drawing = Drawing(architecture.segmenter_of(loaded["lungs_heart"]))
+    assert batch_norms(drawing) == 18 and batch_norms(folded(drawing)) == 0
+    seeing = Seeing(architecture.classifier_of(loaded["findings"]))
+    assert batch_norms(seeing) == 121 and batch_norms(folded(seeing)) == 62
+    other = Seeing(plain.PlainNet(1).eval())
+    assert batch_norms(folded(other)) == 62
+    assert torch.allclose(folded(other)(pictures(64))[0], other(pictures(64))[0], atol=1e-3)
+
+
+def test_what_cannot_be_traced_is_run_as_it_is(caplog: pytest.LogCaptureFixture) -> None:
+    class Branching(nn.Module):
+        def forward(self, x: Tensor) -> tuple[Tensor]:
+            return (x if bool(x.sum() > 0) else -x,)
+
+    module = Branching()
+    assert folded(module) is module
+    assert "not folded" in caplog.text
+
+
+class Doubling(nn.Module):
+    def forward(self, x: Tensor) -> tuple[Tensor]:
+        return (x.mean(dim=(1, 2, 3)) * 0.5,)
+
+
+def test_an_engine_that_says_otherwise_is_not_used(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Engines of our own making stand for one that is wrong and one that breaks."""
+    monkeypatch.setitem(engine.NEEDS, "openvino", ())
+    monkeypatch.setitem(engine.NEEDS, "onnxruntime", ())
+
+    def wrong(module: nn.Module, size: int) -> engine.Run:
+        return lambda x: (module(x)[0] + 2 * TOLERANCE,)
+
+    def broken(module: nn.Module, size: int) -> engine.Run:
+        raise RuntimeError("no such operator")
+
+    monkeypatch.setitem(engine._MAKERS, "openvino", wrong)
+    monkeypatch.setitem(engine._MAKERS, "onnxruntime", broken)
+    with caplog.at_level(logging.WARNING):
+        chosen = fastest(Doubling(), 32, lambda found: found[0], device=CPU)
+    assert chosen.name == "torch"
+    assert "openvino differs from torch by 0.002" in caplog.text
+    assert "onnxruntime cannot run this network (RuntimeError)" in caplog.text
+
+
+def test_the_fastest_engine_that_agrees_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(engine.NEEDS, "openvino", ())
+    monkeypatch.setitem(engine._MAKERS, "openvino", engine._on_torch)
+    assert fastest(Doubling(), 32, lambda found: found[0], device=CPU).name == "openvino"
+    on_torch = fastest(Doubling(), 32, lambda found: found[0], device=CPU, wanted="torch")
+    assert on_torch.name == "torch"
+
+
+def test_an_engine_that_is_not_installed_is_named_with_the_way_out(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(engine.NEEDS, "onnxruntime", ("no_such_module",))
+    with pytest.raises(SettingsError, match=r"not installed; pip install 'prescreen\[onnx\]'"):
+        Screener(WEIGHTS, device="cpu", engine_name="onnxruntime")
