@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Sequence
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +22,8 @@ from prescreen.errors import Refusal, UnusableImage
 from prescreen.settings import Settings, load
 from prescreen.store import audit, reader
 from prescreen.store.reader import StudyRecord
-from prescreen.study import Finding, Identity, Incoming, Radiograph, Screening
-from tests import results
+from prescreen.study import Finding, Identity, Incoming, Radiograph, Screening, generate_uid
+from tests import chests, results
 from tests.store_bench import StoreBench
 
 SUCCESS = 0x0000
@@ -39,12 +40,18 @@ class Parcels:
             scope={"acquired_within_hours": 10_000_000, "unknown_age": "screen", **scope},
         )
         self.decoder = decoder
+        self.forget()
+
+    def forget(self) -> None:
+        """Begin anew: what was before is neither shown nor listed any more."""
         self.shown: list[Radiograph] = []
         self.findings: tuple[Finding, ...] = results.BUSY
+        self._files = frozenset(self._all_files())
+        self._events = len(audit.events(self.bench.engine))
 
     def screener(self, radiographs: Sequence[Radiograph]) -> list[Screening]:
         self.shown += radiographs
-        anatomy, model = results.anatomy(), results.model()
+        anatomy, model = chests.anatomy(), results.model()
         return [Screening(anatomy, self.findings, 0.5, model) for _ in radiographs]
 
     def keep(self, part10: bytes, **command: str) -> int:
@@ -97,10 +104,13 @@ class Parcels:
 
     def kinds(self) -> list[str]:
         """Every event so far."""
-        return [event.kind for event in audit.events(self.bench.engine)]
+        return [event.kind for event in audit.events(self.bench.engine)[self._events :]]
 
     def files(self) -> list[Path]:
         """All files of the spool."""
+        return [path for path in self._all_files() if path not in self._files]
+
+    def _all_files(self) -> list[Path]:
         return [path for path in self.bench.spool.root.rglob("*") if path.is_file()]
 
 
@@ -164,10 +174,6 @@ def nested(levels: int, defined: bool = False) -> bytes:
 
 def chest(**attributes: Any) -> bytes:
     """The real chest radiograph as a file, with attributes changed (None: left out)."""
-    from io import BytesIO
-
-    from prescreen.study import generate_uid
-
     ds = pydicom.dcmread(results.chest_path())
     ds.StudyInstanceUID, ds.SeriesInstanceUID = generate_uid(), generate_uid()
     ds.SOPInstanceUID = pydicom.uid.UID(generate_uid())
