@@ -31,6 +31,7 @@ from prescreen.store import audit as chain
 from prescreen.store import reader
 from prescreen.store.destinations import Destinations
 from prescreen.store.queue import utc_now
+from prescreen.store.recalls import Recalls
 
 EXIT_WRONG = 1
 EXIT_SETTINGS = node.EXIT_SETTINGS
@@ -215,6 +216,41 @@ def rescreen(
     uid = str(reader.show(store.engine, study).study["study_instance_uid"])
     job = store.queue.rescreen(uid, who or _login(), why)
     typer.echo(f"job {job} screens study {uid} again")
+
+
+@app.command()
+def recall(
+    weights: Annotated[
+        str, typer.Option("--weights", help="Digest of the weights (sha256), 8 digits at least.")
+    ],
+    since: Annotated[
+        str, typer.Option("--since", help="Results of studies claimed since then: 2026-01-31.")
+    ],
+    why: Why,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only print the list; nothing is changed.")
+    ] = False,
+    who: Who = "",
+    config: Config = None,
+    as_json: AsJson = False,
+) -> None:
+    """Take back what withdrawn weights said: cancel, reject in the PACS, replace by notices.
+
+    Prints the studies as a list for PACSs that know no rejection notes. Cut off, it goes on where
+    it stopped when it is given again.
+
+    Example: prescreen recall --weights 3a7bd3e2360a --since 2026-01-31 --why "wrong threshold"
+    """
+    from prescreen import recalling, tables
+
+    settings = _settings(config)
+    asked = recalling.asked(weights, since)
+    recalls = Recalls(node.open_store(settings).engine)
+    if dry_run:
+        tables.show_recall(recalls.affected(asked.sha256, asked.since), settings, as_json)
+        return
+    found = recalls.recall(asked.sha256, asked.since, who or _login(), why)
+    tables.show_recall(found, settings, as_json)
 
 
 @app.command("go-live")

@@ -17,6 +17,7 @@ from prescreen.dicom import capture, entity, narrative, report, verdict
 from prescreen.dicom.commitment import PUSH_MODEL, WAIT
 from prescreen.dicom.image import TRANSFER_SYNTAXES
 from prescreen.dicom.query import FIND
+from prescreen.dicom.rejection import KEY_OBJECT_SELECTION, TITLES
 from prescreen.dicom.send import UNCOMPRESSED
 from prescreen.pipeline import RADIOGRAPH_CLASSES
 from prescreen.settings import Settings
@@ -95,7 +96,8 @@ def _receiving(settings: Settings) -> Iterator[str]:
     yield ""
     names = sorted(UID(uid).name for uid in RADIOGRAPH_CLASSES)
     yield f"Screened where Modality is CR or DX: {', '.join(names)}."
-    yield "All others are kept for the retention time and audited as `instance.ignored`."
+    yield "All others are kept for the retention time and audited as `instance.ignored`. Key Object"
+    yield f"Selections that are rejection notes ({', '.join(TITLES)}; IHE IOCM) are obeyed."
     yield ""
     yield "<details><summary>All storage SOP classes</summary>"
     yield ""
@@ -120,6 +122,7 @@ def _sending() -> Iterator[str]:
             report.COMPREHENSIVE_SR,
             narrative.BASIC_TEXT_SR,
             capture.SECONDARY_CAPTURE,
+            KEY_OBJECT_SELECTION,
         )
     ]
     yield from _table(("SOP class", "UID", "transfer syntax"), rows)
@@ -185,6 +188,10 @@ def _objects() -> Iterator[str]:
     yield ""
     yield "**Capture:** Secondary Capture, Modality OT, RGB, 8 bits, one for each image in scope;"
     yield "ImageType DERIVED\\SECONDARY, ConversionType WSD, ContentQualification RESEARCH."
+    yield ""
+    yield "**Rejection note** (`rejection`): Key Object Selection Document, TID 2010, whose title"
+    yield f"is of CID 7011 ({', '.join(TITLES)}); names the node's own results of"
+    yield "one study that the destination was sent."
     yield ""
     yield "Which of them a destination gets is a setting. All stand in the study of their source,"
     yield "in series of their own with high numbers. Tracking identifiers persist from report to"

@@ -16,6 +16,8 @@ from dataclasses import dataclass
 from prescreen import gate, reporting, screening
 from prescreen.dicom.header import OWN_MODEL
 from prescreen.dicom.image import identify
+from prescreen.dicom.rejection import KEY_OBJECT_SELECTION, QUALITY
+from prescreen.dicom.rejection import rejection as read_rejection
 from prescreen.dicom.report import as_comprehensive_sr
 from prescreen.dicom.send import Sender, judge
 from prescreen.dicom.verdict import SLOW_RETRIES_END, Verdict
@@ -34,6 +36,7 @@ from prescreen.screening import Decoder, Image, Screener
 from prescreen.settings import Destination, Screen, Settings
 from prescreen.store.outbox import Outbox
 from prescreen.store.queue import Queue
+from prescreen.store.rejections import RECALLED
 from prescreen.store.results import Results
 from prescreen.store.spool import Spool
 from prescreen.study import (
@@ -45,6 +48,7 @@ from prescreen.study import (
     Model,
     Outcome,
     Priority,
+    Rejection,
 )
 
 logger = logging.getLogger(__name__)
@@ -81,6 +85,7 @@ def keep(
     require_room(spool, minimum_free)
     kept = spool.keep(incoming.file or incoming.part10)
     reason = not_for_screening(identity)
+    rejection = rejection_of(identity, incoming, screen)
     disposition = queue.keep(
         identity,
         kept,
@@ -90,6 +95,7 @@ def keep(
         screenable=reason is None,
         reason=reason,
         priority=PRIORITIES.get(identity.requested_priority, Priority.ROUTINE),
+        rejection=rejection,
     )
     if disposition is Disposition.DUPLICATE:
         spool.remove(kept.path)
@@ -107,6 +113,16 @@ def _require_match(incoming: Incoming, identity: Identity) -> None:
         raise DoesNotMatch("the data set's SOP Instance UID differs from the command's")
     if identity.sop_class_uid != incoming.sop_class_uid:
         raise DoesNotMatch("the data set's SOP Class UID differs from the command's")
+
+
+def rejection_of(identity: Identity, incoming: Incoming, screen: Screen) -> Rejection | None:
+    """What an incoming object rejects, if it is a rejection note that is to be obeyed."""
+    if identity.sop_class_uid != KEY_OBJECT_SELECTION:
+        return None
+    found = read_rejection(incoming.part10)
+    if found is not None and found.code == QUALITY and screen.quality_rejections == "ignore":
+        return None
+    return found
 
 
 def not_for_screening(identity: Identity) -> str | None:
@@ -163,6 +179,8 @@ def _ended_without_screening(job: Job, tools: Tools) -> bool:
     try:
         if (earlier := reporting.published(job, tools.spool)) is not None:
             _settle(job, earlier, tools)
+        elif job.cause == RECALLED:
+            _recalled(job, tools)
         elif job.attempt > tools.settings.screen.max_attempts:
             _give_up(job, tools, "too_many_attempts", None)
         else:
@@ -172,6 +190,13 @@ def _ended_without_screening(job: Job, tools: Tools) -> bool:
     except Exception as error:
         _failed(job, tools, error)
     return True
+
+
+def _recalled(job: Job, tools: Tools) -> None:
+    """A notice in place of what is taken back; the images are not looked at again."""
+    scope, outcome = tools.settings.scope, Outcome.NOT_SCREENED
+    images = [screening.given_up(i, RECALLED, scope, outcome) for i in job.instances]
+    _settle(job, reporting.write(job, images, tools.desk()), tools)
 
 
 def _screened(jobs: Sequence[Job], tools: Tools) -> dict[int, list[Image]]:

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from prescreen import screening
+from prescreen import rejecting, screening
 from prescreen.edition import Edition, Replaced, carried_over, objects
 from prescreen.errors import StoreError
 from prescreen.screening import Image
@@ -42,8 +42,8 @@ def write(job: Job, images: Sequence[Image], desk: Desk) -> Results:
 
     The outcome is that of the study so far, earlier answers included, as the report is of the
     study so far. A job of which nothing is in scope, or whose images were all seen before, has no
-    objects and no folder: its results are the answers alone. What an earlier attempt published
-    stands.
+    objects and no folder: its results are the answers alone. One that takes results back writes
+    rejection notes beside the rest. What an earlier attempt published stands.
     """
     earlier = published(job, desk.spool)
     if earlier is not None:
@@ -54,14 +54,20 @@ def write(job: Job, images: Sequence[Image], desk: Desk) -> Results:
     own = new or [image.result for image in images]
     outcome, reason = screening.outcome_of([*own, *carried_over(new, job.earlier)])
     alone, why = screening.outcome_of(own)
+    if not images:  # all were rejected, or are no longer kept
+        outcome, why = Outcome.OUT_OF_SCOPE, "rejected"
     results = Results(outcome, reason if told else why, answers, ())
     readable = [image for image in told if image.source is not None]
-    if alone is Outcome.OUT_OF_SCOPE or not readable:
+    is_silent = alone is Outcome.OUT_OF_SCOPE or not readable
+    if is_silent and not job.withdrawn:
         return results
     draft = desk.spool.draft(job.job_id)
     objects: list[ResultObject] = []
-    for audience in audiences(job, desk.settings):
+    for audience in [] if is_silent else audiences(job, desk.settings):
         objects += _write_set(job, readable, audience, desk, draft)
+    for item, content in rejecting.notes(job, desk.settings, desk.made):
+        (draft / item.file_name).write_bytes(content)
+        objects.append(item)
     results = replace(results, objects=tuple(objects))
     names = [destination.name for destination in desk.settings.destinations]
     write_manifest(draft, job, results, names)

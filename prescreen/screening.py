@@ -295,9 +295,11 @@ def outcome_of(results: Sequence[ImageResult]) -> tuple[Outcome, str | None]:
     return Outcome.FAILED, "no_image"
 
 
-def given_up(instance: Instance, reason: str, scope: Scope | None) -> Image:
-    """An image of a job that failed: why, unless its tags leave it out in any case."""
+def given_up(
+    instance: Instance, reason: str, scope: Scope | None, outcome: Outcome = Outcome.FAILED
+) -> Image:
+    """An image that gets no answer: why, unless its tags leave it out in any case."""
     image = _asked(_opened(instance, None), scope, None)
     if image.refused is not None and image.refused[0] is Outcome.OUT_OF_SCOPE:
         return image
-    return replace(image, refused=(Outcome.FAILED, reason))
+    return replace(image, refused=(outcome, reason))

@@ -505,6 +505,38 @@ class Instance:
 
 
 @dataclass(frozen=True)
+class Reference:
+    """One object by its UIDs; study and series only where they are known."""
+
+    sop_class_uid: str
+    sop_instance_uid: str
+    series_instance_uid: str = ""
+    study_instance_uid: str = ""
+
+
+@dataclass(frozen=True)
+class Rejection:
+    """What a rejection note says: the Code Value of its title (CID 7011), and what it names."""
+
+    code: str
+    references: tuple[Reference, ...]
+
+
+@dataclass(frozen=True)
+class Withdrawn:
+    """Objects that one destination was sent, or may have been, and that are taken back.
+
+    `code` is the one of the note that made the node do so, empty where a person did. `path` is
+    the file of one of them.
+    """
+
+    destination: str
+    code: str
+    objects: tuple[Reference, ...]
+    path: Path
+
+
+@dataclass(frozen=True)
 class Job:
     """The work on one study, closed when claimed: its set of instances never changes again."""
 
@@ -522,6 +554,10 @@ class Job:
     live_destinations: frozenset[str] = frozenset()
     #: findings on hold when the job was first claimed: reported as not evaluated
     held_findings: frozenset[str] = frozenset()
+    #: why there is this job: arrival, rescreen, retry, finding_held, rejected or recalled
+    cause: str = "arrival"
+    #: results of earlier jobs that this one takes back
+    withdrawn: tuple[Withdrawn, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -536,6 +572,8 @@ class ResultObject:
     file_name: str
     fallback_sop_instance_uid: str | None = None
     source_sop_instance_uid: str | None = None
+    #: the only destination that gets it, None where kind and audience decide
+    destination: str | None = None
 
 
 @dataclass(frozen=True)
@@ -556,16 +594,6 @@ class Delivery:
     study_instance_uid: str = ""
     #: when the peer first answered with a failure status, None where it has not
     refused_since: datetime.datetime | None = None
-
-
-@dataclass(frozen=True)
-class Reference:
-    """One object by its UIDs; study and series only where they are known."""
-
-    sop_class_uid: str
-    sop_instance_uid: str
-    series_instance_uid: str = ""
-    study_instance_uid: str = ""
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from prescreen.checks import Check
 from prescreen.doctor import Complaint
 from prescreen.settings import Settings
 from prescreen.store.reader import Status, StudyRecord
+from prescreen.store.recalls import Affected
 
 
 def _console() -> Console:
@@ -85,6 +86,30 @@ def show_parked(parked: Sequence[Mapping[str, Any]]) -> Table:
     rows = [(r["outbox_id"], r["destination"], r["kind"], r["error"]) for r in parked]
     title = "parked: `prescreen retry` sends them again"
     return _table(title, ("row", "destination", "object", "why"), rows)
+
+
+def show_recall(affected: Sequence[Affected], settings: Settings, as_json: bool) -> None:
+    """The list of what is taken back, for people who look it up in the PACS."""
+    if as_json:
+        _print_json([asdict(one) for one in affected])
+        return
+    console = _console()
+    rows = [
+        (
+            number,
+            one.accession_number,
+            one.patient_id,
+            one.study_date,
+            one.study_instance_uid,
+            "; ".join(f"{name}: {_counts(count)}" for name, count in one.deliveries.items()),
+        )
+        for number, one in enumerate(affected, start=1)
+    ]
+    heads = ("no.", "accession number", "patient id", "date", "study", "objects")
+    console.print(_table(f"{len(affected)} studies are taken back", heads, rows))
+    for destination in settings.destinations:
+        if destination.rejection == "none":
+            console.print(f"{destination.name} gets no rejection notes: reject them there by hand")
 
 
 def show_studies(studies: Sequence[Mapping[str, Any]], as_json: bool) -> None:

@@ -82,6 +82,8 @@ REASONS = {
     "error": "the node could not do it",
     "too_many_attempts": "the node could not do it, however often it tried",
     "not_reached": "the node did not come to it",
+    "recalled": "the earlier result was taken back",
+    "rejected": "the images were rejected",
     # the decoder's
     "unreadable": "the file cannot be read",
     "unparsable": "the file is damaged",

@@ -143,7 +143,7 @@ def earlier_results(
     statement = (
         columns.select_from(t.result.join(t.job).join(t.instance))
         .where(t.job.c.study_id == study_id, t.job.c.job_id < before_job_id)
-        .where(t.result.c.numbers.is_not(None))
+        .where(t.result.c.numbers.is_not(None), t.instance.c.rejected_at.is_(None))
         .where(t.instance.c.disposition.not_in([Disposition.CONFLICT, Disposition.DUPLICATE]))
         .order_by(t.result.c.job_id, t.result.c.result_id)
     )

@@ -77,6 +77,7 @@ def arrive(
     study_id = _study(connection, arrival, identity_id, now, again=bool(versions))
     row = _row(arrival, again=bool(versions), received_at=recovered or now)
     row |= {"study_id": study_id, "identity_id": identity_id}
+    row |= _rejected_before(connection, arrival.identity.sop_instance_uid, now)
     instance_id = add(connection, t.instance, row)
     disposition = Disposition(row["disposition"])
     detail: dict[str, Any] = {"instance_id": instance_id}
@@ -94,6 +95,16 @@ def _is_ours(connection: Connection, sop_instance_uid: str) -> bool:
     uid = t.result_object.c.sop_instance_uid
     statement = select(uid).where(uid == sop_instance_uid)
     return connection.scalar(statement) is not None
+
+
+def _rejected_before(
+    connection: Connection, sop_instance_uid: str, now: datetime.datetime
+) -> dict[str, Any]:
+    """What a rejection note that came before the instance says of it."""
+    rejection = t.rejection.c
+    statement = select(rejection.code).where(rejection.sop_instance_uid == sop_instance_uid)
+    code = connection.scalar(statement)
+    return {} if code is None else {"rejected_at": now, "rejected_code": code}
 
 
 def _versions(connection: Connection, sop_instance_uid: str) -> list[Row[Any]]:

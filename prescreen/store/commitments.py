@@ -18,6 +18,7 @@ from prescreen.store import audit, stages
 from prescreen.store import schema as t
 from prescreen.store.database import reading, writing
 from prescreen.store.queue import utc_now
+from prescreen.store.withdrawal import sent_reference
 from prescreen.study import OutboxState, Promise, Reference, Stage, generate_uid
 
 #: Failure Reasons (PS3.3 C.14.1.1) after which the same question is worth asking again: a
@@ -77,10 +78,10 @@ class Commitments:
             if connection.execute(known.values(answered_at=now)).rowcount != 1:
                 return False
             for row in connection.execute(_rows(promise.transaction_uid)).all():
-                uid = _sent(row).sop_instance_uid
+                uid = sent_reference(row).sop_instance_uid
                 if uid in promise.kept:
                     _committed(connection, row, now)
-                elif uid in promise.failed:
+                elif uid in promise.failed and row.commit_due_at is not None:
                     _failed(connection, row, promise.failed[uid], now)
         return True
 
@@ -93,7 +94,7 @@ class Commitments:
         with writing(self._engine) as connection:
             now = self._clock()
             for row in connection.execute(_rows(question.transaction_uid)).all():
-                if _sent(row).sop_instance_uid in there:
+                if sent_reference(row).sop_instance_uid in there:
                     values = {"found_at": now, "commit_due_at": None}
                     _settle(connection, row, values, "object.found", now)
                 elif row.commit_asks >= patience:
@@ -155,21 +156,6 @@ def _rows(transaction_uid: str) -> Any:
     return _objects().where(row.outbox_id.in_(asked), row.state == OutboxState.DELIVERED)
 
 
-#: Comprehensive SR, the class of every fallback.
-_FALLBACK_CLASS = "1.2.840.10008.5.1.4.1.1.88.33"
-
-
-def _sent(row: Row[Any]) -> Reference:
-    """The object of a row as it went over the wire."""
-    fallback = row.uses_fallback
-    return Reference(
-        sop_class_uid=_FALLBACK_CLASS if fallback else row.sop_class_uid,
-        sop_instance_uid=row.fallback_sop_instance_uid if fallback else row.sop_instance_uid,
-        series_instance_uid=row.series_instance_uid,
-        study_instance_uid=row.study_instance_uid,
-    )
-
-
 def _write_down(
     connection: Connection,
     destination: str,
@@ -177,7 +163,7 @@ def _write_down(
     again: float,
     now: datetime.datetime,
 ) -> Question:
-    question = Question(generate_uid(), {row.outbox_id: _sent(row) for row in rows})
+    question = Question(generate_uid(), {row.outbox_id: sent_reference(row) for row in rows})
     uid = question.transaction_uid
     said = {"transaction_uid": uid, "destination": destination, "asked_at": now}
     connection.execute(insert(t.commitment), said)
@@ -252,7 +238,7 @@ def _settle(
         kind,
         now,
         study_instance_uid=row.study_instance_uid,
-        sop_instance_uid=_sent(row).sop_instance_uid,
+        sop_instance_uid=sent_reference(row).sop_instance_uid,
         job_id=row.job_id,
         detail=detail,
     )

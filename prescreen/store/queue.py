@@ -30,7 +30,7 @@ from sqlalchemy import (
 
 from prescreen.errors import LeaseLost, NotThere
 from prescreen.settings import Destination
-from prescreen.store import audit, rebuild, settlement, stages
+from prescreen.store import audit, rebuild, rejections, settlement, stages
 from prescreen.store import schema as t
 from prescreen.store.answers import Answer, earlier_results
 from prescreen.store.arrival import Arrival, arrive, instance_of
@@ -45,8 +45,10 @@ from prescreen.study import (
     Job,
     Outcome,
     Priority,
+    Rejection,
     ResultObject,
     Stage,
+    Withdrawn,
 )
 
 
@@ -84,6 +86,7 @@ class Queue:
         screenable: bool = True,
         reason: str | None = None,
         priority: int = Priority.ROUTINE,
+        rejection: Rejection | None = None,
     ) -> Disposition:
         """Take a file of the spool into the database; what is returned is durable.
 
@@ -99,6 +102,8 @@ class Queue:
         )
         with writing(self._engine, refuses=True) as connection:
             disposition = arrive(connection, arrival, self._clock())
+            if rejection is not None and disposition is not Disposition.DUPLICATE:
+                rejections.reject(connection, rejection, self._clock())
             self._crash("keep.before_commit")
         self._crash("keep.committed")
         return disposition
@@ -177,7 +182,15 @@ class Queue:
             earlier=earlier_results(connection, row.study_id, row.job_id),
             live_destinations=frozen.live_destinations,
             held_findings=frozen.held_findings,
+            cause=row.cause,
+            withdrawn=self._withdrawn(connection, row),
         )
+
+    def _withdrawn(self, connection: Connection, row: Row[Any]) -> tuple[Withdrawn, ...]:
+        if row.cause not in (rejections.REJECTED, rejections.RECALLED):
+            return ()
+        results = self._data_dir / "spool" / "results"
+        return rejections.withdrawn_by(connection, row.job_id, results)
 
     def renew(self, job: Job, lease: float) -> None:
         """Hold the job for another `lease` seconds from now; LeaseLost if someone else has it."""
@@ -382,7 +395,9 @@ def _instance_rows() -> Any:
 
 def _instances(connection: Connection, folder: Path, job_id: int) -> tuple[Instance, ...]:
     of_job = select(t.job_instance.c.instance_id).where(t.job_instance.c.job_id == job_id)
-    statement = _instance_rows().where(t.instance.c.instance_id.in_(of_job))
+    statement = _instance_rows().where(
+        t.instance.c.instance_id.in_(of_job), t.instance.c.rejected_at.is_(None)
+    )
     rows = connection.execute(statement.order_by(t.instance.c.instance_id))
     return tuple(instance_of(row, folder) for row in rows)
 

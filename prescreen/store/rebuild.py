@@ -33,25 +33,26 @@ def rebuild(
     )
     if study_id is None:
         raise NotThere(f"study {study_instance_uid}: is not known; see `prescreen audit list`")
-    instance_ids = _screenable(connection, study_id)
+    instance_ids = screenable(connection, study_id)
     if not instance_ids:
         raise NotThere(
             f"study {study_instance_uid}: its images are no longer kept; send them again"
         )
     job_id = _open_or_new(connection, study_id, study_instance_uid, cause, now, dict(detail))
-    _fill(connection, job_id, instance_ids)
+    fill(connection, job_id, instance_ids)
     superseded = cause == "finding_held"
     withdraw(connection, study_id, study_instance_uid, now, attempted=superseded)
     return job_id
 
 
-def _screenable(connection: Connection, study_id: int) -> list[int]:
-    """What is kept of a study: of an instance that was revised, its newest version."""
+def screenable(connection: Connection, study_id: int) -> list[int]:
+    """What is kept of a study and not rejected: of what was revised, its newest version."""
     wanted = (Disposition.NEW, Disposition.AGAIN, Disposition.REVISION)
     columns = t.instance.c
     statement = select(columns.instance_id, columns.sop_instance_uid, columns.disposition).where(
         columns.study_id == study_id,
         columns.removed_at.is_(None),
+        columns.rejected_at.is_(None),
         columns.disposition.in_(wanted),
     )
     rows = connection.execute(statement.order_by(columns.instance_id)).all()
@@ -88,7 +89,8 @@ def _open_or_new(
     return int(job_id)
 
 
-def _fill(connection: Connection, job_id: int, instance_ids: list[int]) -> None:
+def fill(connection: Connection, job_id: int, instance_ids: list[int]) -> None:
+    """Put instances into a job that are not in it yet."""
     there = select(t.job_instance.c.instance_id).where(t.job_instance.c.job_id == job_id)
     present = set(connection.scalars(there))
     missing = [number for number in instance_ids if number not in present]

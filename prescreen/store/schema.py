@@ -337,6 +337,15 @@ commitment_item = Table(
     Column("outbox_id", ForeignKey("outbox.outbox_id"), primary_key=True),
 )
 
+#: Instances that a rejection note has named, kept for those that come after it.
+rejection = Table(
+    "rejection",
+    metadata,
+    Column("sop_instance_uid", String(64), primary_key=True),
+    Column("code", String(16), nullable=False),
+    Column("at", Instant, nullable=False),
+)
+
 #: The results of a job that are taken back, and the job that sends the rejection notes.
 withdrawal = Table(
     "withdrawal",

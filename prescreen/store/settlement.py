@@ -62,7 +62,8 @@ def _predecessor(connection: Connection, study_id: int, job_id: int) -> int | No
     One that was held in silence, or cancelled before it was tried, replaced nothing anywhere.
     """
     of_job = t.outbox.c.job_id == t.job.c.job_id
-    has_object = exists().where(t.result_object.c.job_id == t.job.c.job_id)
+    item = t.result_object.c
+    has_object = exists().where(item.job_id == t.job.c.job_id, item.kind != "rejection")
     has_row = exists().where(of_job)
     unseen = t.outbox.c.state.in_([OutboxState.CANCELLED, OutboxState.HELD])
     stands = exists().where(of_job, or_(~unseen, t.outbox.c.attempts > 0))
@@ -163,12 +164,43 @@ def write_objects(
     """The objects of a report, and for each the outbox rows of the destinations that get it."""
     if objects:
         _append(connection, "report.written", job, now, {"objects": len(objects)})
+    is_rejected = bool(objects) and speaks_of_rejected(connection, job)
     for item in objects:
         row = {"job_id": job.job_id, **vars(item)}
         object_id = add(connection, t.result_object, row)
         for destination in destinations:
-            if item.kind in destination.objects and item.audience == audience_of(destination, job):
-                _post(connection, job, item, object_id, destination, now)
+            if is_for(item, destination, job):
+                state = _state(item, destination, job, is_rejected)
+                _post(connection, job, item, object_id, destination, now, state)
+
+
+def is_for(item: ResultObject, destination: Destination, job: Job) -> bool:
+    """Whether a destination gets an object: one made for it alone, or its kinds and audience."""
+    if item.destination is not None:
+        return item.destination == destination.name
+    return item.kind in destination.objects and item.audience == audience_of(destination, job)
+
+
+def _state(
+    item: ResultObject, destination: Destination, job: Job, is_rejected: bool
+) -> OutboxState:
+    """What takes back is sent in any case; what speaks of rejected images never is."""
+    if item.destination is not None:
+        return OutboxState.PENDING
+    if is_rejected:
+        return OutboxState.CANCELLED
+    sends = destination.test or destination.name in job.live_destinations
+    return OutboxState.PENDING if sends else OutboxState.HELD
+
+
+def speaks_of_rejected(connection: Connection, job: Job) -> bool:
+    """Whether an instance of a job has been rejected since it was claimed."""
+    ids = [instance.instance_id for instance in job.instances]
+    instance = t.instance.c
+    statement = select(instance.instance_id).where(
+        instance.instance_id.in_(ids), instance.rejected_at.is_not(None)
+    )
+    return connection.scalar(statement.limit(1)) is not None
 
 
 def _post(
@@ -178,9 +210,8 @@ def _post(
     object_id: int,
     destination: Destination,
     now: datetime.datetime,
+    state: OutboxState,
 ) -> None:
-    sends = destination.test or destination.name in job.live_destinations
-    state = OutboxState.PENDING if sends else OutboxState.HELD
     row = {
         "object_id": object_id,
         "job_id": job.job_id,
@@ -189,12 +220,11 @@ def _post(
         "priority": job.priority,
         "created_at": now,
         "due_at": now,
-        "settled_at": None if sends else now,
+        "settled_at": None if state is OutboxState.PENDING else now,
     }
     outbox_id = add(connection, t.outbox, row)
     detail = {"outbox_id": outbox_id, "destination": destination.name, "kind": item.kind}
-    kind = "outbox.pending" if sends else "outbox.held"
-    _append(connection, kind, job, now, detail, item.sop_instance_uid)
+    _append(connection, f"outbox.{state}", job, now, detail, item.sop_instance_uid)
 
 
 def _append(
@@ -227,4 +257,5 @@ def object_of(row: Row[Any]) -> ResultObject:
         file_name=row.file_name,
         fallback_sop_instance_uid=row.fallback_sop_instance_uid,
         source_sop_instance_uid=row.source_sop_instance_uid,
+        destination=row.destination,
     )

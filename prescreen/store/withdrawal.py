@@ -3,12 +3,32 @@
 from __future__ import annotations
 
 import datetime
+from typing import Any
 
-from sqlalchemy import Connection, exists, or_, select, update
+from sqlalchemy import ColumnElement, Connection, Row, exists, or_, select, update
 
 from prescreen.store import audit, stages
 from prescreen.store import schema as t
-from prescreen.study import OutboxState
+from prescreen.study import OutboxState, Reference
+
+#: Comprehensive SR (PS3.4 B.5): the class of every fallback.
+FALLBACK_CLASS = "1.2.840.10008.5.1.4.1.1.88.33"
+
+
+def sent_reference(row: Row[Any]) -> Reference:
+    """The object of an outbox row, joined with its object and study, as it went over the wire."""
+    fallback = row.uses_fallback
+    return Reference(
+        sop_class_uid=FALLBACK_CLASS if fallback else row.sop_class_uid,
+        sop_instance_uid=row.fallback_sop_instance_uid if fallback else row.sop_instance_uid,
+        series_instance_uid=row.series_instance_uid,
+        study_instance_uid=row.study_instance_uid,
+    )
+
+
+def _is_note() -> ColumnElement[bool]:
+    item = t.result_object.c
+    return exists().where(item.object_id == t.outbox.c.object_id, item.kind == "rejection")
 
 
 def withdraw(
@@ -21,8 +41,9 @@ def withdraw(
 ) -> int:
     """Cancel the pending rows of a study's jobs of which no row was attempted; how many.
 
-    With `attempted` also those that were: their report must not arrive any more. What a sender
-    has in hand at this moment goes on.
+    Rejection notes stay: what they take back stays taken back. With `attempted` also those rows
+    that were tried: their report must not arrive any more. What a sender has in hand at this
+    moment goes on.
     """
     row, other = t.outbox.c, t.outbox.alias("other")
     began = exists().where(other.c.job_id == row.job_id, other.c.attempts > 0)
@@ -31,7 +52,7 @@ def withdraw(
     statement = (
         update(t.outbox)
         .where(row.job_id.in_(of_study), row.state == OutboxState.PENDING)
-        .where(~in_hand if attempted else ~began)
+        .where(~in_hand if attempted else ~began, ~_is_note())
         .values(state=OutboxState.CANCELLED, settled_at=now)
         .returning(row.outbox_id, row.job_id, row.destination)
     )

@@ -66,7 +66,8 @@ def answer(home: House) -> None:
         results.model(),
         utc_now,
     )
-    pipeline.screen(store.queue.claim("test", 60), tools)
+    weights = {"findings": results.model().findings.sha256}
+    pipeline.screen(store.queue.claim("test", 60, 16, weights=weights), tools)
 
 
 def deliver(home: House) -> None:

@@ -32,6 +32,8 @@ OTHER = (
     "no_answer",
     "not_reached",
     "no_image",
+    "rejected",
+    "recalled",
     "mask_disagreement",
     "anatomy_not_found",
     "below_release_bar",
