@@ -42,7 +42,8 @@ test: peers $(STAMP) check  ## install, check, run the tests
 bench: peers $(STAMP)  ## rates, CPU per study, memory, latency: one JSON and one table
 	$(BIN)/python -m bench --json bench.json
 
-soak: peers $(STAMP)  ## the property tests with new examples, a thousand each
+soak: peers $(STAMP)  ## the property tests with a thousand new examples each, and atheris hunting
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[soak]'
 	HYPOTHESIS=random $(BIN)/python -m pytest tests/properties tests/unit
 
 train: $(STAMP)  ## train both networks on the data at hand (hours on a CPU)
