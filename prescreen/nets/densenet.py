@@ -1,8 +1,8 @@
-"""Multi-scale attention, DenseNet-121 and masked feature weighting (paper, sections 1 and 2).
+"""Multi-scale attention, a backbone and masked feature weighting (paper, sections 1 and 2).
 
 One pass gives the 14 findings twice: from the features of lungs and heart alone, and from all of
-them. What the paper and its released code do differently is a switch; `PRESETS` names the
-combinations.
+them. What the paper and its released code do differently is a switch, as is the backbone
+(DenseNet-121 is the paper's); `PRESETS` names the combinations.
 """
 
 from __future__ import annotations
@@ -11,20 +11,16 @@ from dataclasses import dataclass
 from typing import Literal, NamedTuple, cast
 
 import torch
-import torchvision
 from torch import Tensor, nn
 from torch.nn import functional
 
+from prescreen.nets.backbones import BACKBONES
 from prescreen.study import LABELS
 
 #: Side of the square input in pixels; the features are a 7 x 7 grid over it.
 INPUT_SIZE = 224
-CHANNELS = 1024
 #: With fewer cells of lung and heart than this (of 49) the mask is not believed.
 LEAST_CELLS = 8
-
-_MEAN = (0.485, 0.456, 0.406)
-_STD = (0.229, 0.224, 0.225)
 
 MaskMode = Literal["none", "hard", "soft"]
 PostAct = Literal["relu", "sigmoid", "none"]
@@ -38,7 +34,8 @@ class Switches:
     `mask_mode`: `hard` keeps a cell of which lungs and heart cover at least half, `soft` weighs
     each cell by the share covered. `pool`: `gap49` divides by all cells, kept or not, `masked_mean`
     by the weight kept. `open_gate` starts the attention near 1 instead of 0.5, so that the
-    backbone first sees the radiograph at full contrast.
+    backbone first sees the radiograph at full contrast. `regions` pools left lung, right lung
+    and heart each for itself, side by side, instead of all three as one.
     """
 
     attention: bool = True
@@ -46,12 +43,17 @@ class Switches:
     mask_mode: MaskMode = "hard"
     post_act: PostAct = "relu"
     pool: Pool = "gap49"
+    backbone: str = "densenet121"
 
 
+#: The rows of the paper's comparison that are networks one can train (its Tables 2 and 3).
 PRESETS: dict[str, Switches] = {
     "paper": Switches(),
     "code": Switches(post_act="sigmoid"),
     "without-masking": Switches(mask_mode="none"),
+    "without-attention": Switches(attention=False),
+    "chexnet": Switches(attention=False, mask_mode="none"),
+    "dcnn": Switches(attention=False, mask_mode="none", backbone="resnet50"),
 }
 
 
@@ -83,13 +85,6 @@ def attended(backbone: nn.Module, open_gate: bool = False) -> nn.Sequential:
     return nn.Sequential(MultiScaleAttention(open_gate), backbone)
 
 
-def three_channels(pictures: Tensor) -> Tensor:
-    """(N, 1, h, w), 0…1 after `inputs.stretch`, to (N, 3, h, w) with ImageNet's mean and spread."""
-    mean = pictures.new_tensor(_MEAN).view(1, 3, 1, 1)
-    std = pictures.new_tensor(_STD).view(1, 3, 1, 1)
-    return (pictures - mean) / std
-
-
 def cell_weights(coverage: Tensor, grid: tuple[int, int], mode: MaskMode) -> Tensor:
     """What each cell counts, (N, 1, *grid), from masks (N, 1, h, w) of 0…1 (paper, section 2.3)."""
     share = functional.adaptive_avg_pool2d(coverage, grid)
@@ -114,25 +109,27 @@ class Seen(NamedTuple):
 
     masked: Tensor
     unmasked: Tensor
-    features: Tensor  # (N, 1024, h, w) after the activation, before any mask
+    features: Tensor  # (N, channels, h, w) after the activation, before any mask
     coverage: Tensor  # (N, 1, h, w): share of each cell that lungs and heart cover
     anatomy_found: Tensor  # (N,) bool: False where too few cells are kept to believe the mask
 
 
 class FindingsNet(nn.Module):
-    """DenseNet-121 behind multi-scale attention, with a masked and an unmasked head."""
+    """A backbone behind multi-scale attention, with a masked and an unmasked head."""
 
     def __init__(self, switches: Switches) -> None:
         super().__init__()
         self.switches = switches
         self.attention = MultiScaleAttention(switches.open_gate) if switches.attention else None
-        self.backbone = torchvision.models.densenet121(weights=None).features
-        self.head = nn.Linear(CHANNELS, len(LABELS))
-        self.head_unmasked = nn.Linear(CHANNELS, len(LABELS))
+        made = BACKBONES[switches.backbone]
+        self.three_channels, self.channels = made.three_channels, made.channels
+        self.backbone = made.build()
+        self.head = nn.Linear(self.channels, len(LABELS))
+        self.head_unmasked = nn.Linear(self.channels, len(LABELS))
 
     def features(self, pictures: Tensor) -> Tensor:
-        """(N, 1024, s/32, s/32) from (N, 1, s, s), after the activation."""
-        x = three_channels(pictures)
+        """(N, channels, s/32, s/32) from (N, 1, s, s), after the activation."""
+        x = self.three_channels(pictures)
         if self.attention is not None:
             x = self.attention(x)
         x = cast(Tensor, self.backbone(x))

@@ -1,0 +1,57 @@
+"""The convolutional networks that attention and masked weighting can be put around.
+
+Each takes (N, 3, s, s) and gives a grid of features, one cell for every 32 x 32 pixels. To add
+one, add a line here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torchvision
+from torch import Tensor, nn
+
+from prescreen.nets import efficientnet_lite
+
+Triple = tuple[float, float, float]
+_IMAGENET_MEAN: Triple = (0.485, 0.456, 0.406)
+_IMAGENET_STD: Triple = (0.229, 0.224, 0.225)
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """How to build one, how many features it gives, and the grey scale it was made for."""
+
+    build: Callable[[], nn.Module]
+    channels: int
+    mean: Triple = _IMAGENET_MEAN
+    std: Triple = _IMAGENET_STD
+
+    def three_channels(self, pictures: Tensor) -> Tensor:
+        """(N, 1, h, w), 0…1 after `inputs.stretch`, to (N, 3, h, w) with its mean and spread."""
+        mean = pictures.new_tensor(self.mean).view(1, 3, 1, 1)
+        std = pictures.new_tensor(self.std).view(1, 3, 1, 1)
+        return (pictures - mean) / std
+
+
+def _densenet121() -> nn.Module:
+    features: nn.Module = torchvision.models.densenet121(weights=None).features
+    return features
+
+
+def _resnet50() -> nn.Module:
+    whole = torchvision.models.resnet50(weights=None)
+    return nn.Sequential(*list(whole.children())[:-2])
+
+
+BACKBONES: dict[str, Backbone] = {
+    "densenet121": Backbone(_densenet121, 1024),
+    "resnet50": Backbone(_resnet50, 2048),
+    "efficientnet_lite0": Backbone(
+        efficientnet_lite.EfficientNetLite0,
+        efficientnet_lite.CHANNELS,
+        mean=(127 / 255,) * 3,
+        std=(128 / 255,) * 3,
+    ),
+}

@@ -1,0 +1,76 @@
+"""EfficientNet-Lite0 (Tan and Le, 2019, without squeeze-and-excitation), as a backbone.
+
+The convolutions pad as the framework did that the published ImageNet weights come from, so that
+those weights mean here what they meant there.
+"""
+
+from __future__ import annotations
+
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+CHANNELS = 1280
+# expansion, channels out, blocks, kernel, stride of the first block
+_STAGES = (
+    (1, 16, 1, 3, 1),
+    (6, 24, 2, 3, 2),
+    (6, 40, 2, 5, 2),
+    (6, 80, 3, 3, 2),
+    (6, 112, 3, 5, 1),
+    (6, 192, 4, 5, 2),
+    (6, 320, 1, 3, 1),
+)
+
+
+class SameConv(nn.Conv2d):
+    """Convolution with more padding at the end than at the beginning where it is uneven."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        kernel, stride = self.kernel_size[0], self.stride[0]
+        height, width = input.shape[-2:]
+        down = max((-(-height // stride) - 1) * stride + kernel - height, 0)
+        across = max((-(-width // stride) - 1) * stride + kernel - width, 0)
+        padding = (across // 2, across - across // 2, down // 2, down - down // 2)
+        return super().forward(functional.pad(input, padding))
+
+
+def _unit(a: int, b: int, kernel: int, stride: int = 1, groups: int = 1) -> nn.Sequential:
+    conv = SameConv(a, b, kernel, stride, groups=groups, bias=False)
+    return nn.Sequential(conv, nn.BatchNorm2d(b, eps=1e-3))
+
+
+class _Block(nn.Module):
+    def __init__(self, a: int, b: int, expansion: int, kernel: int, stride: int) -> None:
+        super().__init__()
+        wide = a * expansion
+        self.expand = _unit(a, wide, 1) if expansion > 1 else None
+        self.depthwise = _unit(wide, wide, kernel, stride, groups=wide)
+        self.project = _unit(wide, b, 1)
+        self.adds = stride == 1 and a == b
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = x if self.expand is None else functional.relu6(self.expand(x))
+        y = self.project(functional.relu6(self.depthwise(y)))
+        return cast(Tensor, x + y if self.adds else y)
+
+
+class EfficientNetLite0(nn.Module):
+    """(N, 3, s, s), grey levels as (255 g - 127) / 128, to feature maps (N, 1280, s/32, s/32)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = _unit(3, 32, 3, 2)
+        blocks, a = [], 32
+        for expansion, b, repeats, kernel, stride in _STAGES:
+            for i in range(repeats):
+                blocks.append(_Block(a, b, expansion, kernel, stride if i == 0 else 1))
+                a = b
+        self.blocks = nn.Sequential(*blocks)
+        self.last = _unit(320, CHANNELS, 1)
+
+    def forward(self, pictures: Tensor) -> Tensor:
+        x = self.blocks(functional.relu6(self.stem(pictures)))
+        return functional.relu6(cast(Tensor, self.last(x)))
