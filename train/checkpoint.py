@@ -40,6 +40,15 @@ def read(path: Path) -> dict[str, Any]:
     return saved
 
 
+def part(path: Path, which: str, prefix: str) -> dict[str, torch.Tensor]:
+    """The tensors of `network` or `ema` whose names start with `prefix`, without it."""
+    return {
+        name.removeprefix(prefix): tensor
+        for name, tensor in read(path)[which].items()
+        if name.startswith(prefix)
+    }
+
+
 def save(
     folder: Path,
     config: object,

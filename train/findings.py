@@ -1,18 +1,24 @@
-"""Train DenseNet-121 with attention and masked weighting on the 14 findings. Top to bottom.
+"""Train the network of the 14 findings: attention, a backbone, masked weighting. Top to bottom.
 
-    python -m train.findings --lungs-heart RUN/last.pt
+    python -m train.findings --lungs-heart RUN/last.pt --fold 0       one of five folds
+    python -m train.findings --lungs-heart RUN/last.pt --fold -1      all, for weights that ship
 
-There is no ImageNet DenseNet-121 to start from, so the network first learns to give the features
-that EfficientNet-Lite0 (ImageNet) gives on the same radiographs, at low resolution and without
-labels; then the labels join in, at growing resolution. Patients held out are in neither part.
+Where ImageNet weights of the backbone can be had (--start imagenet), the heads are first fitted to
+its features in closed form (`probe`), then trained on. DenseNet-121 has none here: it first learns
+to give the features that EfficientNet-Lite0 gives on the same radiographs, at low resolution and
+without labels (`distil`). No patient of the fold held out is in any part that sees labels.
+
+Several GPUs: torchrun --nproc-per-node N -m train.findings ...
 """
 
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import math
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,7 +28,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from prescreen.nets import densenet, inputs, unet
-from train import augment, checkpoint, data, figures, teacher
+from prescreen.nets.backbones import BACKBONES
+from prescreen.nets.efficientnet_lite import EfficientNetLite
+from train import augment, checkpoint, data, figures, machine, probe, teacher
 
 # ---------------------------------------------------------------- config
 
@@ -31,23 +39,35 @@ from train import augment, checkpoint, data, figures, teacher
 class Config:
     run: str = "findings"
     seed: int = 1
-    preset: str = "paper"
-    open_gate: bool = True  # the attention starts near 1
-    held_out: float = 0.2  # share of the train_val patients that figures are taken from
+    preset: str = "regions"
+    backbone: str = "efficientnet_lite0+2"  # empty: the preset's own
+    start: str = "imagenet"  # or `none`, or the last.pt of a run of the same backbone
+    folds: int = 5
+    fold: int = 0  # which is held out; -1 trains on all of the train_val list
+    stopping: float = 0.0  # share of the remaining patients that early stopping looks at
+    patience: int = 3  # epochs without a better mean AUROC there
     lungs_heart: str = ""  # checkpoint of the segmentation network
-    schedule: str = "distil:128x6,label:160x6,label:224x2"  # what:size x epochs
-    batch: int = 16
+    schedule: str = "probe:320x1"  # what:size x epochs; distil, probe or label
+    batch: int = 16  # on each GPU
     learning_rate: float = 1e-3  # while distilling
-    label_rate: float = 3e-4  # of the backbone once labels join in
-    head_rate: float = 1e-3
+    label_rate: float = 1e-4  # of the backbone once labels join in
+    head_rate: float = 3e-4
     weight_decay: float = 0.02
-    distil_weight: float = 0.5  # of the teacher once labels join in
+    frozen: int = 0  # leading parts of the backbone that stay as they started
+    dropout: float = 0.2  # of pooled features, while labels are learnt
+    ridge: float = 3e-3  # of `probe`, as a share of the radiographs and features
+    distil_weight: float = 0.0  # of the teacher once labels join in
     ema: float = 0.998
     views: int = 4  # geometric variants of each radiograph that the teacher has seen
     teacher_size: int = 256
     components: int = 256  # principal components of the teacher's 1,280 channels
+    amp: bool = True  # bfloat16 where there is a GPU
     workers: int = 0
     threads: int = 0
+
+
+#: What an epoch may be for.
+KINDS = ("distil", "probe", "label")
 
 
 def phases(schedule: str) -> list[tuple[str, int, int]]:
@@ -56,10 +76,23 @@ def phases(schedule: str) -> list[tuple[str, int, int]]:
     for part in schedule.split(","):
         what, _, rest = part.partition(":")
         size, _, epochs = rest.partition("x")
-        if what not in ("distil", "label") or not (size.isdigit() and epochs.isdigit()):
-            raise data.DataError(f"schedule: {part!r} is not distil:SIZExEPOCHS or label:...")
+        if what not in KINDS or not (size.isdigit() and epochs.isdigit()):
+            raise data.DataError(
+                f"schedule: {part!r} is not distil:SIZExEPOCHS, probe:SIZEx1 or label:SIZExEPOCHS"
+            )
         parts.append((what, int(size), int(epochs)))
     return parts
+
+
+def switches_of(config: Config) -> densenet.Switches:
+    """The preset's, with the backbone that the config names."""
+    if config.preset not in densenet.PRESETS:
+        known = ", ".join(densenet.PRESETS)
+        raise data.DataError(f"preset: {config.preset!r} is none of {known}")
+    chosen = densenet.PRESETS[config.preset]
+    if config.backbone and config.backbone not in BACKBONES:
+        raise data.DataError(f"backbone: {config.backbone!r} is none of {', '.join(BACKBONES)}")
+    return dataclasses.replace(chosen, backbone=config.backbone or chosen.backbone)
 
 
 # ---------------------------------------------------------------- data
@@ -102,23 +135,21 @@ def teach(config: Config, loader: Loader, folder: Path) -> np.memmap | None:
     if path.is_file():
         return np.lib.format.open_memmap(path, mode="r")
     master = teacher.load()
-    master.to(memory_format=torch.channels_last)
+    master.to(machine.device(), memory_format=torch.channels_last)
     mean = basis = None
     part = path.with_suffix(".part")
     taught = np.lib.format.open_memmap(part, mode="w+", dtype=np.float16, shape=shape)
-    for done, (x, index) in enumerate(loader):
+    for x, index in machine.progress(loader, "the teacher's features"):
         maps = []
         for v in range(config.views):
             view = torch.full_like(index, v)
             warped = augment.warped(x / 255.0, grid_of(index, view, config.teacher_size))
-            maps.append(master(inputs.stretch(warped)))
+            maps.append(master(inputs.stretch(warped).to(machine.device())).cpu())
         seen = torch.stack(maps, dim=1)  # (n, views, 1280, g, g)
         if basis is None or mean is None:
             mean, basis = principal(seen, config.components)
         flat = torch.einsum("nvchw,ck->nvkhw", seen - mean.view(1, 1, -1, 1, 1), basis)
         taught[index.numpy()] = flat.half().numpy()
-        if done % 20 == 0:
-            print(f"teacher: {done * len(index)} of {count}", flush=True)
     taught.flush()
     part.replace(path)
     return np.lib.format.open_memmap(path, mode="r")
@@ -136,14 +167,15 @@ def principal(seen: Tensor, components: int) -> tuple[Tensor, Tensor]:
 
 @torch.inference_mode()
 def draw(config: Config, loader: Loader) -> Tensor:
-    """Lungs and heart of every radiograph together, uint8 (n, 1, 64, 64)."""
+    """Left lung, right lung and heart of every radiograph, uint8 (n, 3, 64, 64)."""
     network = unet.UNet().eval()
     network.load_state_dict(checkpoint.read(Path(config.lungs_heart))["ema"])
-    drawn = torch.zeros(len(loader.dataset.paths), 1, 64, 64, dtype=torch.uint8)
-    for x, index in loader:
-        logits = network(inputs.stretch(inputs.resized(x / 255.0, unet.INPUT_SIZE)))
-        union = (logits > 0).any(dim=1, keepdim=True).float()
-        drawn[index] = (functional.adaptive_avg_pool2d(union, 64) * 255).round().to(torch.uint8)
+    network.to(machine.device())
+    drawn = torch.zeros(len(loader.dataset.paths), 3, 64, 64, dtype=torch.uint8)
+    for x, index in machine.progress(loader, "lungs and heart"):
+        x = inputs.resized(x.to(machine.device()) / 255.0, unet.INPUT_SIZE)
+        share = functional.adaptive_avg_pool2d((network(inputs.stretch(x)) > 0).float(), 64)
+        drawn[index] = (share * 255).round().to(torch.uint8).cpu()
     return drawn
 
 
@@ -154,15 +186,23 @@ class Loader(torch.utils.data.DataLoader[tuple[Tensor, int]]):
 
 
 def loader_of(config: Config, paths: list[Path], size: int, epoch: int | None) -> Loader:
-    """In order where `epoch` is None, else shuffled by seed and epoch with whole batches only."""
-    g = torch.Generator().manual_seed(config.seed * 1000 + (epoch or 0))
+    """In order where `epoch` is None, else shuffled by seed and epoch with whole batches only.
+
+    With several GPUs each gets its own share of a shuffled epoch.
+    """
+    pictures = Pictures(paths, size)
+    if epoch is None:
+        return Loader(pictures, batch_size=config.batch, num_workers=config.workers)
+    sampler = torch.utils.data.DistributedSampler(
+        pictures, machine.world(), machine.rank(), seed=config.seed, drop_last=True
+    )
+    sampler.set_epoch(epoch)
     return Loader(
-        Pictures(paths, size),
+        pictures,
         batch_size=config.batch,
-        shuffle=epoch is not None,
-        drop_last=epoch is not None,
+        sampler=sampler,
+        drop_last=True,
         num_workers=config.workers,
-        generator=g,
     )
 
 
@@ -174,27 +214,77 @@ class Student(nn.Module):
 
     def __init__(self, config: Config) -> None:
         super().__init__()
-        switches = densenet.PRESETS[config.preset]
-        self.net = densenet.FindingsNet(dataclasses.replace(switches, open_gate=config.open_gate))
-        self.to_teacher = nn.Conv2d(densenet.CHANNELS, config.components, 1)
+        self.net = densenet.FindingsNet(switches_of(config))
+        self.drop = nn.Dropout(config.dropout)
+        self.to_teacher: nn.Module | None = None
+        if "distil" in config.schedule:
+            self.to_teacher = nn.Conv2d(self.net.channels, config.components, 1)
+
+    def forward(
+        self, x: Tensor, taught: Tensor | None, masks: Tensor | None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """The teacher's loss (0 without `taught`), masked and unmasked logits (0 without masks)."""
+        features = self.net.features(x)  # (n, channels, size/32, size/32)
+        nothing = x.new_zeros(())
+        from_teacher = nothing if taught is None else self.teacher_loss(features, taught)
+        if masks is None:
+            return from_teacher, nothing, nothing
+        inside, whole, _ = self.net.pooled(features, masks)
+        masked = self.net.head(self.drop(inside))
+        return from_teacher, masked, self.net.head_unmasked(self.drop(whole))
 
     def teacher_loss(self, features: Tensor, taught: Tensor) -> Tensor:
         """Squared error cell by cell and of the whole picture's mean, which counts double."""
+        if self.to_teacher is None:
+            raise data.DataError("schedule: the teacher's loss needs a part that distils")
         ours: Tensor = self.to_teacher(features)
         theirs = functional.adaptive_avg_pool2d(taught, (ours.shape[2], ours.shape[3]))
         whole = (ours.mean(dim=(2, 3)) - theirs.mean(dim=(2, 3))).square().mean()
         return (ours - theirs).square().mean() + 2.0 * whole
 
 
+def started(config: Config) -> Student:
+    """A student as `--start` says; the backbone's leading parts frozen, its heads random."""
+    student = Student(config)
+    if config.start == "imagenet":
+        student.net.backbone.load_state_dict(teacher.imagenet(switches_of(config).backbone))
+    elif config.start != "none":
+        student.net.load_state_dict(checkpoint.part(Path(config.start), "ema", "net."))
+    for part in leading(student.net.backbone)[: config.frozen]:
+        part.requires_grad_(False)
+    return student.to(machine.device(), memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
+
+
+def leading(backbone: nn.Module) -> list[nn.Module]:
+    """The parts of a backbone in the order a picture passes them, several networks in step."""
+    sides = [m for m in backbone.children() if isinstance(m, EfficientNetLite)] or [backbone]
+    rows = [list(_parts(side)) for side in sides]
+    return [nn.ModuleList(row) for row in zip(*rows, strict=False)]
+
+
+def _parts(backbone: nn.Module) -> Iterator[nn.Module]:
+    for child in backbone.children():
+        yield from child if isinstance(child, nn.Sequential) else (child,)
+
+
+def awake(student: Student, still: bool) -> None:
+    """Into training mode; `still` keeps every batch statistic as it started."""
+    student.train()
+    if still:
+        for module in student.net.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.eval()
+
+
 def optimiser_of(config: Config, student: Student) -> torch.optim.Optimizer:
     heads = [*student.net.head.parameters(), *student.net.head_unmasked.parameters()]
     named = {id(p) for p in heads}
-    rest = [p for p in student.parameters() if id(p) not in named]
+    rest = [p for p in student.parameters() if id(p) not in named and p.requires_grad]
     groups = [{"params": rest, "role": "backbone"}, {"params": heads, "role": "head"}]
     return torch.optim.AdamW(groups, lr=0.0, weight_decay=config.weight_decay)
 
 
-# ---------------------------------------------------------------- validation
+# ---------------------------------------------------------------- answers
 
 
 @torch.inference_mode()
@@ -202,18 +292,64 @@ def predict(net: densenet.FindingsNet, loader: Loader, masks: Tensor, size: int)
     """Probabilities (n, 2, 14), masked and unmasked, of the pictures in order. No labels here."""
     net.eval()
     seen = []
-    for x, index in loader:
-        x = inputs.stretch(inputs.resized(x / 255.0, size))
-        out = net(x.contiguous(memory_format=torch.channels_last), masks[index] / 255.0)
-        seen.append(torch.sigmoid(torch.stack([out.masked, out.unmasked], dim=1)))
-    return torch.cat(seen)
+    for x, index in machine.progress(loader, "answers"):
+        x = inputs.stretch(inputs.resized(x.to(machine.device()) / 255.0, size))
+        organs = (masks[index] / 255.0).to(machine.device())
+        out = net(x.contiguous(memory_format=torch.channels_last), organs)
+        seen.append(torch.sigmoid(torch.stack([out.masked, out.unmasked], dim=1)).cpu())
+    return torch.cat(seen) if seen else torch.zeros(0, 2, 14)
 
 
 def mean_auroc(probabilities: Tensor, labels: Tensor) -> float:
-    """Over the labels that have both positives and negatives."""
+    """Over the labels that have both positives and negatives; 0 where there is none."""
     scores, truth = probabilities.numpy(), labels.numpy()
     areas = [figures.auroc(truth[:, k], scores[:, k]) for k in range(truth.shape[1])]
-    return float(np.mean([area for area in areas if area is not None]))
+    known = [area for area in areas if area is not None]
+    return float(np.mean(known)) if known else 0.0
+
+
+def fit_heads(config: Config, student: Student, train: Part, size: int) -> None:
+    """Both heads in closed form on the features as they are (ridge regression)."""
+    if train.masks is None:
+        raise data.DataError("probe: lungs and heart are drawn before heads are fitted")
+    loader = loader_of(config, train.paths, inputs.COMMON_SIZE, None)
+    inside, whole = pooled(student.net, loader, train.masks, size)
+    for head, seen in ((student.net.head, inside), (student.net.head_unmasked, whole)):
+        weight, bias = probe.ridge(seen, train.labels.numpy(), config.ridge)
+        head.weight.data.copy_(torch.from_numpy(weight))
+        head.bias.data.copy_(torch.from_numpy(bias))
+
+
+@torch.inference_mode()
+def pooled(
+    net: densenet.FindingsNet, loader: Loader, masks: Tensor, size: int
+) -> tuple[probe.Features, probe.Features]:
+    """What the heads see of undistorted pictures; kept beside the runs, picture by picture."""
+    net.eval()
+    kept = probe.Kept(data.runs_dir() / "pooled", f"{digest_of(net)}-{size}")
+    inside, whole = [], []
+    for x, index in machine.progress(loader, "pooled features"):
+        paths = [loader.dataset.paths[i] for i in index.tolist()]
+        found = kept.read(paths, masks[index])
+        if found is None:
+            x = inputs.stretch(inputs.resized(x.to(machine.device()) / 255.0, size))
+            features = net.features(x.contiguous(memory_format=torch.channels_last))
+            organs = (masks[index] / 255.0).to(machine.device())
+            one, other, _ = net.pooled(features, organs)
+            found = (one.cpu().numpy(), other.cpu().numpy())
+            kept.write(paths, masks[index], found)
+        inside.append(found[0])
+        whole.append(found[1])
+    return np.concatenate(inside), np.concatenate(whole)
+
+
+def digest_of(net: nn.Module) -> str:
+    """Of the tensors that pooled features depend on: all but the heads."""
+    digest = hashlib.sha256()
+    for name, tensor in net.state_dict().items():
+        if not name.startswith("head"):
+            digest.update(name.encode() + tensor.cpu().numpy().tobytes())
+    return digest.hexdigest()[:16]
 
 
 # ---------------------------------------------------------------- loop
@@ -221,79 +357,119 @@ def mean_auroc(probabilities: Tensor, labels: Tensor) -> float:
 
 @dataclass(frozen=True)
 class Part:
-    """The radiographs of one part of the split; `masks` (n, 1, 64, 64) from the first label on."""
+    """The radiographs of one part of the split; `masks` (n, 3, 64, 64) from the first label on."""
 
     paths: list[Path]
+    patients: list[str]
     labels: Tensor  # (n, 14) float32
     masks: Tensor | None = None
 
     @classmethod
     def of(cls, pictures: list[data.LabelledPicture]) -> Part:
         labels = torch.tensor([p.labels for p in pictures], dtype=torch.float32)
-        return cls([p.path for p in pictures], labels)
+        return cls([p.path for p in pictures], [p.patient for p in pictures], labels.view(-1, 14))
 
     def drawn(self, config: Config) -> Part:
         loader = loader_of(config, self.paths, inputs.COMMON_SIZE, None)
         return dataclasses.replace(self, masks=draw(config, loader))
 
 
+def parts_of(config: Config) -> tuple[Part, Part, Part]:
+    """What is trained on, what early stopping looks at, and the fold that is held out."""
+    listed = data.read_chestxray14(data.data_dir() / "chestxray14")
+    usable = [p for p in listed if p.official_split == "train_val"]
+    dealt = data.folds(usable, config.folds, config.seed)
+    held = [p for p, fold in zip(usable, dealt, strict=True) if fold == config.fold]
+    rest = [p for p, fold in zip(usable, dealt, strict=True) if fold != config.fold]
+    train, stopping = data.split_by_patient(rest, config.stopping, config.seed + 1)
+    return Part.of(train), Part.of(stopping), Part.of(held)
+
+
 def main(config: Config) -> Path:
     """Train and return the folder of the run; picks up where a killed run stopped."""
-    torch.manual_seed(config.seed)
-    if config.threads:
-        torch.set_num_threads(config.threads)
+    machine.start(config.seed, config.threads)
     folder = data.runs_dir() / config.run
     folder.mkdir(parents=True, exist_ok=True)
-
-    listed = data.read_chestxray14(data.data_dir() / "chestxray14")
-    parts = data.split_by_patient(listed, config.held_out, config.seed)
-    train, held = Part.of(parts[0]), Part.of(parts[1])
+    train, stopping, held = (part.drawn(config) for part in parts_of(config))
     print(f"{len(train.paths)} radiographs to train on, {len(held.paths)} held out", flush=True)
-    taught = teach(config, loader_of(config, train.paths, config.teacher_size, None), folder)
+    loader = loader_of(config, train.paths, config.teacher_size, None)
+    taught = machine.first(lambda: teach(config, loader, folder))
 
-    student, average = Student(config), Student(config).eval()
-    student.to(memory_format=torch.channels_last)
+    student, average = started(config), started(config).eval()
     optimiser = optimiser_of(config, student)
     log = checkpoint.resume(folder, student, average, optimiser)
     plan = [phase for phase in phases(config.schedule) for _ in range(phase[2])]
 
     for epoch in range(len(log), len(plan)):
         what, size, _ = plan[epoch]
-        if what == "label" and train.masks is None:
-            train, held = train.drawn(config), held.drawn(config)
-        g = torch.Generator().manual_seed(config.seed * 1000 + epoch)
-        began, total = time.monotonic(), torch.zeros(2)
-        loader = loader_of(config, train.paths, min(inputs.COMMON_SIZE, size * 9 // 8), epoch)
-        student.train()
-        for step, (pixels, index) in enumerate(loader):
-            for group in optimiser.param_groups:
-                group["lr"] = rate_at(config, epoch + step / len(loader), group["role"])
-            view = torch.randint(config.views, (len(index),), generator=g)
-            grid = grid_of(index, view, size)
-            x = augment.exposed(augment.warped(pixels / 255.0, grid), g, strength=0.5)
-            x = inputs.stretch(x).contiguous(memory_format=torch.channels_last)
-            features = student.net.features(x)  # (n, 1024, size/32, size/32)
-            from_teacher = from_labels = torch.zeros(())
-            if taught is not None:
-                theirs = torch.from_numpy(taught[index.numpy(), view.numpy()]).float()
-                from_teacher = student.teacher_loss(features, theirs)
-            loss = from_teacher
-            if what == "label" and train.masks is not None:
-                masks = augment.warped(train.masks[index] / 255.0, grid)
-                from_labels = label_loss(student.net.judge(features, masks), train.labels[index])
-                loss = from_labels + config.distil_weight * from_teacher
-            optimiser.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
-            nn.utils.clip_grad_norm_(student.parameters(), 2.0)
-            optimiser.step()
-            checkpoint.follow(average, student, config.ema, epoch * len(loader) + step)
-            total += torch.stack([from_teacher.detach(), from_labels.detach()])
-        losses = [round(float(v), 4) for v in total / len(loader)]
+        began = time.monotonic()
+        if what == "probe":
+            fit_heads(config, student, train, size)
+            average.load_state_dict(student.state_dict())
+            losses = [0.0, 0.0]
+        else:
+            losses = one_epoch(config, epoch, what, size, student, average, optimiser, train, taught)
         entry = {"epoch": epoch + 1, "what": what, "size": size, "losses": losses}
-        log.append(entry | validated(config, average, held, size))
-        print(json.dumps(log[-1]), f"{time.monotonic() - began:.0f} s", flush=True)
-        checkpoint.save(folder, config, student, average, optimiser, log)
+        entry |= validated(config, average, stopping if stopping.paths else held, size)
+        log.append(entry | {"seconds": round(time.monotonic() - began)})
+        print(json.dumps(log[-1]), flush=True)
+        if machine.rank() == 0:
+            checkpoint.save(folder, config, student, average, optimiser, log)
+            figures.curves(folder, log)
+        machine.wait()
+        if stopping.paths and tired(log, config.patience):
+            break
+    if machine.rank() == 0 and held.paths:
+        keep_answers(config, folder, held, plan[-1][1], bool(stopping.paths))
     return folder
+
+
+def one_epoch(
+    config: Config,
+    epoch: int,
+    what: str,
+    size: int,
+    student: Student,
+    average: Student,
+    optimiser: torch.optim.Optimizer,
+    train: Part,
+    taught: np.memmap | None,
+) -> list[float]:
+    """Mean loss from the teacher and from the labels."""
+    g = torch.Generator().manual_seed(config.seed * 1000 + epoch + 100_000 * machine.rank())
+    loader = loader_of(config, train.paths, min(inputs.COMMON_SIZE, size * 9 // 8), epoch)
+    network = machine.shared(student)
+    awake(student, still=config.start == "imagenet")
+    total = torch.zeros(2)
+    for step, (pixels, index) in enumerate(machine.progress(loader, f"epoch {epoch + 1}")):
+        for group in optimiser.param_groups:
+            group["lr"] = rate_at(config, epoch + step / len(loader), group["role"])
+        view = torch.randint(config.views, (len(index),), generator=g)
+        grid = grid_of(index, view, size)
+        if taught is None:  # nothing ties the views down
+            grid = augment.random_grid(len(index), size, g, strength=0.5)
+        x = augment.exposed(augment.warped(pixels / 255.0, grid), g, strength=0.5)
+        x = inputs.stretch(x).to(machine.device()).contiguous(memory_format=torch.channels_last)
+        theirs = masks = None
+        if taught is not None:
+            theirs = torch.from_numpy(taught[index.numpy(), view.numpy()]).float()
+            theirs = theirs.to(machine.device())
+        if what == "label" and train.masks is not None:
+            masks = augment.warped(train.masks[index] / 255.0, grid).to(machine.device())
+        with machine.mixed_precision(config.amp):
+            from_teacher, masked, unmasked = network(x, theirs, masks)
+            from_labels = x.new_zeros(())
+            if masks is not None:
+                from_labels = label_loss(masked, unmasked, train.labels[index].to(x.device))
+            weight = config.distil_weight if what == "label" else 1.0
+            loss = from_labels + weight * from_teacher
+        optimiser.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(student.parameters(), 2.0)
+        optimiser.step()
+        checkpoint.follow(average, student, config.ema, epoch * len(loader) + step)
+        total += torch.stack([from_teacher.detach(), from_labels.detach()]).cpu()
+    return [round(float(v), 4) for v in total / max(1, len(loader))]
 
 
 def rate_at(config: Config, epoch: float, role: str) -> float:
@@ -310,20 +486,39 @@ def rate_at(config: Config, epoch: float, role: str) -> float:
     return highest * min(1.0, done * 25 + 0.02) * 0.5 * (1 + math.cos(math.pi * done))
 
 
-def label_loss(seen: densenet.Seen, labels: Tensor) -> Tensor:
+def label_loss(masked: Tensor, unmasked: Tensor, labels: Tensor) -> Tensor:
     """Binary cross-entropy of both heads, mean over the batch and the 14 labels."""
-    masked = functional.binary_cross_entropy_with_logits(seen.masked, labels)
-    return masked + functional.binary_cross_entropy_with_logits(seen.unmasked, labels)
+    one = functional.binary_cross_entropy_with_logits(masked.float(), labels)
+    return one + functional.binary_cross_entropy_with_logits(unmasked.float(), labels)
 
 
-def validated(config: Config, average: Student, held: Part, size: int) -> dict[str, float]:
-    """Mean AUROC of both heads on the held-out part, once there are masks."""
-    if held.masks is None:
+def validated(config: Config, average: Student, part: Part, size: int) -> dict[str, float]:
+    """Mean AUROC of both heads on a part that is not trained on."""
+    if part.masks is None or not part.paths or machine.rank() != 0:
         return {}
-    loader = loader_of(config, held.paths, inputs.COMMON_SIZE, None)
-    p = predict(average.net, loader, held.masks, size)
-    areas = [round(mean_auroc(p[:, head], held.labels), 4) for head in range(2)]
+    loader = loader_of(config, part.paths, inputs.COMMON_SIZE, None)
+    p = predict(average.net, loader, part.masks, size)
+    areas = [round(mean_auroc(p[:, head], part.labels), 4) for head in range(2)]
     return {"auroc_masked": areas[0], "auroc_unmasked": areas[1]}
+
+
+def tired(log: checkpoint.Log, patience: int) -> bool:
+    """Whether the last `patience` epochs were none better than the best before them."""
+    areas = [entry.get("auroc_masked", 0.0) for entry in log]
+    return len(areas) > patience and max(areas[-patience:]) <= max(areas[:-patience])
+
+
+def keep_answers(config: Config, folder: Path, held: Part, size: int, best: bool) -> None:
+    """`held.npz`: what the run says of the fold it never saw, for figures over all folds."""
+    if held.masks is None:
+        return
+    student = started(config).eval()
+    name = "best.pt" if best and (folder / "best.pt").is_file() else "last.pt"
+    student.load_state_dict(checkpoint.read(folder / name)["ema"])
+    loader = loader_of(config, held.paths, inputs.COMMON_SIZE, None)
+    answers = predict(student.net, loader, held.masks, size).numpy()
+    names = np.array([path.stem for path in held.paths])
+    np.savez(folder / "held.npz", names=names, answers=answers, fold=config.fold)
 
 
 if __name__ == "__main__":

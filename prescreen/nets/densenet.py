@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from prescreen.nets.backbones import BACKBONES
-from prescreen.study import LABELS
+from prescreen.study import LABELS, ORGANS
 
 #: Side of the square input in pixels; the features are a 7 x 7 grid over it.
 INPUT_SIZE = 224
@@ -43,6 +43,7 @@ class Switches:
     mask_mode: MaskMode = "hard"
     post_act: PostAct = "relu"
     pool: Pool = "gap49"
+    regions: bool = False
     backbone: str = "densenet121"
 
 
@@ -54,6 +55,8 @@ PRESETS: dict[str, Switches] = {
     "without-attention": Switches(attention=False),
     "chexnet": Switches(attention=False, mask_mode="none"),
     "dcnn": Switches(attention=False, mask_mode="none", backbone="resnet50"),
+    # ours: what paid on the data at hand (train/README.md has the table)
+    "regions": Switches(open_gate=True, mask_mode="soft", pool="masked_mean", regions=True),
 }
 
 
@@ -68,7 +71,10 @@ class MultiScaleAttention(nn.Module):
         self.near = nn.Conv2d(3, 3, 5, padding=2, bias=False)
         self.wide = nn.Conv2d(3, 3, 9, padding=4, bias=False)
         self.merge = nn.Conv2d(6, 1, 3, padding=1, bias=False)
-        self.offset = 4.0 if open_gate else 0.0
+        self.offset = 0.0
+        if open_gate:  # the same for every pixel until it has learnt better
+            self.offset = 4.0
+            nn.init.zeros_(self.merge.weight)
 
     def gate(self, x: Tensor) -> Tensor:
         """(N, 1, h, w), 0…1."""
@@ -78,11 +84,6 @@ class MultiScaleAttention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return x * self.gate(x)
-
-
-def attended(backbone: nn.Module, open_gate: bool = False) -> nn.Sequential:
-    """Any network that takes (N, 3, h, w), behind the multi-scale attention."""
-    return nn.Sequential(MultiScaleAttention(open_gate), backbone)
 
 
 def cell_weights(coverage: Tensor, grid: tuple[int, int], mode: MaskMode) -> Tensor:
@@ -102,6 +103,22 @@ def pooled(features: Tensor, weights: Tensor, pool: Pool) -> Tensor:
     if pool == "gap49":
         return total / (features.shape[2] * features.shape[3])
     return total / weights.sum(dim=(2, 3)).clamp_min(1e-6)
+
+
+def organ_weights(masks: Tensor, grid: tuple[int, int], mode: MaskMode) -> Tensor:
+    """What each cell counts for each organ, (N, 3, *grid), from masks (N, 3, h, w) of 0…1.
+
+    An organ that covers less than half a cell was not found; all organs together stand in for it.
+    """
+    union = cell_weights(united(masks), grid, mode)
+    each = [cell_weights(masks[:, k : k + 1], grid, mode) for k in range(masks.shape[1])]
+    found = [w.sum(dim=(1, 2, 3), keepdim=True) >= 0.5 for w in each]
+    return torch.cat([torch.where(f, w, union) for f, w in zip(found, each, strict=True)], dim=1)
+
+
+def united(masks: Tensor) -> Tensor:
+    """Lungs and heart together, (N, 1, h, w), from one mask an organ or from one of all."""
+    return masks.sum(dim=1, keepdim=True).clamp(max=1.0)
 
 
 class Seen(NamedTuple):
@@ -124,7 +141,8 @@ class FindingsNet(nn.Module):
         made = BACKBONES[switches.backbone]
         self.three_channels, self.channels = made.three_channels, made.channels
         self.backbone = made.build()
-        self.head = nn.Linear(self.channels, len(LABELS))
+        pools = len(ORGANS) if switches.regions else 1
+        self.head = nn.Linear(pools * self.channels, len(LABELS))
         self.head_unmasked = nn.Linear(self.channels, len(LABELS))
 
     def features(self, pictures: Tensor) -> Tensor:
@@ -138,16 +156,25 @@ class FindingsNet(nn.Module):
         return torch.relu(x) if self.switches.post_act == "relu" else torch.sigmoid(x)
 
     def judge(self, features: Tensor, masks: Tensor) -> Seen:
-        """Both heads on given features; `masks` is (N, 1, h, w), lungs and heart together, 0…1."""
+        """Both heads on given features.
+
+        `masks` is (N, 3, h, w), an organ each in the order of ORGANS, or (N, 1, h, w), all
+        together, of 0…1; with `regions` it has to be the former.
+        """
+        inside, whole, found = self.pooled(features, masks)
+        coverage = functional.adaptive_avg_pool2d(united(masks), features.shape[2:])
+        return Seen(self.head(inside), self.head_unmasked(whole), features, coverage, found)
+
+    def pooled(self, features: Tensor, masks: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """What the two heads see, (N, pools x channels) and (N, channels), and `anatomy_found`."""
         grid = (features.shape[2], features.shape[3])
-        coverage = functional.adaptive_avg_pool2d(masks, grid)
-        weights = cell_weights(masks, grid, self.switches.mask_mode)
-        least = LEAST_CELLS * grid[0] * grid[1] / 49.0
-        found = weights.sum(dim=(1, 2, 3)) >= least
+        weights = cell_weights(united(masks), grid, self.switches.mask_mode)
+        found = weights.sum(dim=(1, 2, 3)) >= LEAST_CELLS * grid[0] * grid[1] / 49.0
+        if self.switches.regions:
+            weights = organ_weights(masks, grid, self.switches.mask_mode)
         weights = torch.where(found.view(-1, 1, 1, 1), weights, torch.ones_like(weights))
-        masked = self.head(pooled(features, weights, self.switches.pool))
-        unmasked = self.head_unmasked(features.mean(dim=(2, 3)))
-        return Seen(masked, unmasked, features, coverage, found)
+        pools = [pooled(features, w, self.switches.pool) for w in weights.split(1, dim=1)]
+        return torch.cat(pools, dim=1), features.mean(dim=(2, 3)), found
 
     def forward(self, pictures: Tensor, masks: Tensor) -> Seen:
         return self.judge(self.features(pictures), masks)

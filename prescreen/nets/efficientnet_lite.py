@@ -1,4 +1,4 @@
-"""EfficientNet-Lite0 (Tan and Le, 2019, without squeeze-and-excitation), as a backbone.
+"""EfficientNet-Lite (Tan and Le, 2019, without squeeze-and-excitation), as a backbone.
 
 The convolutions pad as the framework did that the published ImageNet weights come from, so that
 those weights mean here what they meant there.
@@ -13,8 +13,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 CHANNELS = 1280
-# expansion, channels out, blocks, kernel, stride of the first block
-_STAGES = (
+#: expansion, channels out, blocks, kernel, stride of the first block
+Stages = tuple[tuple[int, int, int, int, int], ...]
+LITE0: Stages = (
     (1, 16, 1, 3, 1),
     (6, 24, 2, 3, 2),
     (6, 40, 2, 5, 2),
@@ -22,6 +23,15 @@ _STAGES = (
     (6, 112, 3, 5, 1),
     (6, 192, 4, 5, 2),
     (6, 320, 1, 3, 1),
+)
+LITE2: Stages = (
+    (1, 16, 1, 3, 1),
+    (6, 24, 3, 3, 2),
+    (6, 48, 3, 5, 2),
+    (6, 88, 4, 3, 2),
+    (6, 120, 4, 5, 1),
+    (6, 208, 5, 5, 2),
+    (6, 352, 1, 3, 1),
 )
 
 
@@ -57,20 +67,31 @@ class _Block(nn.Module):
         return cast(Tensor, x + y if self.adds else y)
 
 
-class EfficientNetLite0(nn.Module):
+class EfficientNetLite(nn.Module):
     """(N, 3, s, s), grey levels as (255 g - 127) / 128, to feature maps (N, 1280, s/32, s/32)."""
 
-    def __init__(self) -> None:
+    def __init__(self, stages: Stages) -> None:
         super().__init__()
         self.stem = _unit(3, 32, 3, 2)
         blocks, a = [], 32
-        for expansion, b, repeats, kernel, stride in _STAGES:
+        for expansion, b, repeats, kernel, stride in stages:
             for i in range(repeats):
                 blocks.append(_Block(a, b, expansion, kernel, stride if i == 0 else 1))
                 a = b
         self.blocks = nn.Sequential(*blocks)
-        self.last = _unit(320, CHANNELS, 1)
+        self.last = _unit(a, CHANNELS, 1)
 
     def forward(self, pictures: Tensor) -> Tensor:
         x = self.blocks(functional.relu6(self.stem(pictures)))
         return functional.relu6(cast(Tensor, self.last(x)))
+
+
+class SideBySide(nn.Module):
+    """Lite0 and Lite2 on the same picture: (N, 3, s, s) to (N, 2560, s/32, s/32)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lite0, self.lite2 = EfficientNetLite(LITE0), EfficientNetLite(LITE2)
+
+    def forward(self, pictures: Tensor) -> Tensor:
+        return torch.cat([self.lite0(pictures), self.lite2(pictures)], dim=1)

@@ -56,7 +56,7 @@ class PlainNet(nn.Module):
         grid = (features.shape[2], features.shape[3])
         logits = self.head(features.mean(dim=(2, 3)))
         found = torch.ones(len(features), dtype=torch.bool, device=features.device)
-        coverage = functional.adaptive_avg_pool2d(masks, grid)
+        coverage = functional.adaptive_avg_pool2d(united(masks), grid)
         return Seen(logits, logits, features, coverage, found)
 
     def forward(self, pictures: Tensor, masks: Tensor) -> Seen:

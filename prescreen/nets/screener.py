@@ -14,6 +14,7 @@ from prescreen.nets import architecture, densenet, engine, inputs, typical, unet
 from prescreen.nets.anatomy import anatomy_of
 from prescreen.study import (
     LABELS,
+    ORGANS,
     Anatomy,
     Finding,
     FindingState,
@@ -97,7 +98,7 @@ class Screener:
 
     def _unmasked(self, found: tuple[Tensor, ...]) -> Tensor:
         """Probabilities from features alone, to compare engines by."""
-        everywhere = found[0].new_ones((len(found[0]), 1, *found[0].shape[2:]))
+        everywhere = found[0].new_ones((len(found[0]), len(ORGANS), *found[0].shape[2:]))
         seen = self._net.judge(found[0], everywhere)
         return torch.sigmoid(torch.cat([seen.masked, seen.unmasked]))
 
@@ -120,8 +121,7 @@ class Screener:
         size = self._sizes["lungs_heart"]
         described, sigmoids = self._draw(architecture.pictures(squares, size))
         anatomies = [anatomy_of(one) for one in sigmoids.cpu().numpy()]
-        union = torch.from_numpy(np.stack([a.masks.any(axis=0) for a in anatomies]))
-        masks = union[:, None].float().to(self._device)
+        masks = torch.from_numpy(np.stack([a.masks for a in anatomies])).float().to(self._device)
         size = self._sizes["findings"]
         (features,) = self._see(architecture.pictures(squares, size, self._net))
         seen = self._net.judge(features, masks)

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from prescreen.nets import densenet, unet
+from prescreen.nets.backbones import BACKBONES
 from prescreen.nets.densenet import FindingsNet, MultiScaleAttention, Switches
 from prescreen.study import LABELS
 
@@ -42,9 +43,37 @@ def test_open_gate_starts_near_one_with_as_many_parameters() -> None:
     assert attention.gate(torch.randn(1, 3, 64, 64)).mean().item() > 0.95
 
 
-def test_attention_embeds_in_another_backbone() -> None:
-    backbone = torch.nn.Conv2d(3, 8, 3, stride=2)
-    assert densenet.attended(backbone)(torch.randn(1, 3, 33, 33)).shape == (1, 8, 16, 16)
+@pytest.mark.parametrize("backbone", sorted(BACKBONES))
+def test_attention_and_masks_embed_in_every_backbone(backbone: str) -> None:
+    network = FindingsNet(Switches(backbone=backbone)).eval()
+    pictures, masks = torch.rand(2, 1, 64, 64), torch.ones(2, 3, 64, 64)
+    assert network.attention is not None
+    with torch.inference_mode():
+        before = network(pictures, masks)
+        network.attention.merge.weight.zero_()  # every pixel counts half from here on
+        after = network(pictures, masks)
+    assert before.features.shape == (2, BACKBONES[backbone].channels, 2, 2)
+    assert before.masked.shape == before.unmasked.shape == (2, len(LABELS))
+    assert not torch.allclose(before.features, after.features)
+
+
+def test_regions_pool_each_organ_for_itself() -> None:
+    network = FindingsNet(densenet.PRESETS["regions"]).eval()
+    features, masks = torch.zeros(1, 1024, 8, 8), torch.zeros(1, 3, 8, 8)
+    for k in range(3):
+        masks[0, k, :, 2 * k : 2 * k + 2] = 1.0
+        features[0, k, :, 2 * k : 2 * k + 2] = 1.0
+    inside, whole, found = network.pooled(features, masks)
+    assert found.tolist() == [True]
+    assert inside.view(3, 1024)[:, :3].tolist() == torch.eye(3).tolist()
+    assert whole[0, :3].tolist() == [0.25] * 3
+
+
+def test_an_organ_that_was_not_found_is_stood_in_for_by_the_others() -> None:
+    masks = torch.zeros(1, 3, 8, 8)
+    masks[0, 0, :, :4] = 1.0
+    weights = densenet.organ_weights(masks, (8, 8), "soft")
+    assert torch.equal(weights[:, 1], weights[:, 0]) and torch.equal(weights[:, 2], weights[:, 0])
 
 
 def test_features_are_1024_by_7_by_7(net: FindingsNet) -> None:
@@ -112,6 +141,10 @@ def test_presets_differ_in_what_the_paper_and_its_code_differ_in(preset: str) ->
         "paper": Switches(True, False, "hard", "relu", "gap49"),
         "code": Switches(True, False, "hard", "sigmoid", "gap49"),
         "without-masking": Switches(True, False, "none", "relu", "gap49"),
+        "without-attention": Switches(False, False, "hard", "relu", "gap49"),
+        "chexnet": Switches(False, False, "none", "relu", "gap49"),
+        "dcnn": Switches(False, False, "none", "relu", "gap49", False, "resnet50"),
+        "regions": Switches(True, True, "soft", "relu", "masked_mean", True),
     }
     assert densenet.PRESETS[preset] == expected[preset]
 

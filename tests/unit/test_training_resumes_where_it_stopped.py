@@ -121,7 +121,7 @@ def test_the_student_comes_nearer_to_the_teacher() -> None:
 
 
 def test_the_teacher_has_the_shape_of_efficientnet_lite0() -> None:
-    network = teacher.EfficientNetLite0().eval()
+    network = teacher.Teacher().eval()
     count = sum(p.numel() for p in network.parameters())
     assert count == 4_652_008 - 1280 * 1000 - 1000  # as published, less the classifier
     with torch.inference_mode():
