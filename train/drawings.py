@@ -50,12 +50,17 @@ def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
 
 
 def curves(
-    path: Path, title: str, axes: tuple[str, str], drawn: Mapping[str, Curve], dots: bool = False
+    path: Path,
+    title: str,
+    axes: tuple[str, str],
+    drawn: Mapping[str, Curve],
+    dots: bool = False,
+    diagonal: bool = True,
 ) -> None:
     """A unit square with its diagonal, one curve (x, y) for each name, the names as legend."""
     page = Image.new("RGB", (_LEFT + _SIDE + 420, _TOP + _SIDE + 90), WHITE)
     ink = ImageDraw.Draw(page)
-    _frame(ink, title, axes)
+    _frame(ink, title, axes, diagonal)
     for k, (name, (x, y)) in enumerate(drawn.items()):
         colour = COLOURS[k % len(COLOURS)]
         points = [_place(a, b) for a, b in zip(x, y, strict=True)]
@@ -72,7 +77,7 @@ def _place(x: float, y: float) -> tuple[float, float]:
     return _LEFT + float(x) * _SIDE, _TOP + (1 - float(y)) * _SIDE
 
 
-def _frame(ink: ImageDraw.ImageDraw, title: str, axes: tuple[str, str]) -> None:
+def _frame(ink: ImageDraw.ImageDraw, title: str, axes: tuple[str, str], diagonal: bool) -> None:
     font = _font(_FONT)
     ink.text((_LEFT, 15), title, fill=BLACK, font=_font(_FONT + 2))
     for tenth in range(0, 11, 2):
@@ -83,7 +88,8 @@ def _frame(ink: ImageDraw.ImageDraw, title: str, axes: tuple[str, str]) -> None:
         ink.text((x - 12, y + 8), f"{share:.1f}", fill=BLACK, font=font)
         x, y = _place(0, share)
         ink.text((x - 40, y - 12), f"{share:.1f}", fill=BLACK, font=font)
-    ink.line([_place(0, 0), _place(1, 1)], fill=GREY, width=2)
+    if diagonal:
+        ink.line([_place(0, 0), _place(1, 1)], fill=GREY, width=2)
     ink.rectangle([_place(0, 1), _place(1, 0)], outline=BLACK, width=2)
     ink.text((_LEFT + _SIDE / 3, _TOP + _SIDE + 42), axes[0], fill=BLACK, font=font)
     upright = Image.new("L", (_SIDE, 28), 0)

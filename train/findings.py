@@ -17,8 +17,9 @@ import dataclasses
 import hashlib
 import json
 import math
+import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,7 +31,7 @@ from torch.nn import functional
 from prescreen.nets import densenet, inputs, unet
 from prescreen.nets.backbones import BACKBONES
 from prescreen.nets.efficientnet_lite import EfficientNetLite
-from train import augment, checkpoint, data, figures, machine, probe, teacher
+from train import augment, checkpoint, curves, data, figures, machine, probe, teacher, views
 
 # ---------------------------------------------------------------- config
 
@@ -98,112 +99,46 @@ def switches_of(config: Config) -> densenet.Switches:
 # ---------------------------------------------------------------- data
 
 
-class Pictures(torch.utils.data.Dataset[tuple[Tensor, int]]):
-    """(1, s, s) uint8 pictures, decoded when asked for, with their index."""
+@dataclass(frozen=True)
+class Part:
+    """The radiographs of one part of the split, with lungs and heart as the network draws them."""
 
-    def __init__(self, paths: list[Path], size: int) -> None:
-        self.paths, self.size = paths, size
+    paths: list[Path]
+    labels: Tensor  # (n, 14) float32
+    masks: Tensor  # (n, 3, 64, 64) uint8
 
-    def __len__(self) -> int:
-        return len(self.paths)
-
-    def __getitem__(self, index: int) -> tuple[Tensor, int]:
-        return torch.from_numpy(data.read_picture(self.paths[index], self.size).copy())[None], index
-
-
-def grid_of(index: Tensor, view: Tensor, size: int) -> Tensor:
-    """The sampling grids (n, size, size, 2) of these radiographs' views: the same ever again."""
-    grids = []
-    for i, v in zip(index.tolist(), view.tolist(), strict=True):
-        g = torch.Generator().manual_seed(i * 64 + v)
-        grids.append(augment.random_grid(1, size, g, strength=0.5 if v else 0.0))
-    return torch.cat(grids)
+    @classmethod
+    def of(cls, config: Config, pictures: list[data.LabelledPicture]) -> Part:
+        labels = torch.tensor([p.labels for p in pictures], dtype=torch.float32).view(-1, 14)
+        paths = [p.path for p in pictures]
+        network = unet.UNet()
+        network.load_state_dict(checkpoint.read(Path(config.lungs_heart))["ema"])
+        masks = views.draw(network, in_order(config, paths, inputs.COMMON_SIZE))
+        return cls(paths, labels, masks)
 
 
-@torch.inference_mode()
-def teach(config: Config, loader: Loader, folder: Path) -> np.memmap | None:
-    """What the teacher sees in every view of every radiograph: float16 (n, views, c, g, g).
+def parts_of(config: Config) -> tuple[Part, Part, Part]:
+    """What is trained on, what early stopping looks at, and the fold that is held out."""
+    listed = data.read_chestxray14(data.data_dir() / "chestxray14")
+    usable = [p for p in listed if p.official_split == "train_val"]
+    dealt = data.folds(usable, config.folds, config.seed)
+    held = [p for p, fold in zip(usable, dealt, strict=True) if fold == config.fold]
+    rest = [p for p, fold in zip(usable, dealt, strict=True) if fold != config.fold]
+    train, stopping = data.split_by_patient(rest, config.stopping, config.seed + 1)
+    return Part.of(config, train), Part.of(config, stopping), Part.of(config, held)
 
-    None where no part of the plan asks for it. Written once per run; its channels are principal
-    components, half whitened.
-    """
-    if config.distil_weight == 0 and "distil" not in config.schedule:
+
+def in_order(config: Config, paths: list[Path], size: int) -> views.Loader:
+    return views.in_order(paths, size, config.batch, config.workers)
+
+
+def taught_of(config: Config, train: Part, folder: Path) -> np.memmap | None:
+    """The teacher's features of what is trained on; None where the schedule has no use for them."""
+    if "distil" not in config.schedule:
         return None
-    path, count = folder / "teacher.npy", len(loader.dataset.paths)
-    grid = config.teacher_size // 32
-    shape = (count, config.views, config.components, grid, grid)
-    if path.is_file():
-        return np.lib.format.open_memmap(path, mode="r")
-    master = teacher.load()
-    master.to(machine.device(), memory_format=torch.channels_last)
-    mean = basis = None
-    part = path.with_suffix(".part")
-    taught = np.lib.format.open_memmap(part, mode="w+", dtype=np.float16, shape=shape)
-    for x, index in machine.progress(loader, "the teacher's features"):
-        maps = []
-        for v in range(config.views):
-            view = torch.full_like(index, v)
-            warped = augment.warped(x / 255.0, grid_of(index, view, config.teacher_size))
-            maps.append(master(inputs.stretch(warped).to(machine.device())).cpu())
-        seen = torch.stack(maps, dim=1)  # (n, views, 1280, g, g)
-        if basis is None or mean is None:
-            mean, basis = principal(seen, config.components)
-        flat = torch.einsum("nvchw,ck->nvkhw", seen - mean.view(1, 1, -1, 1, 1), basis)
-        taught[index.numpy()] = flat.half().numpy()
-    taught.flush()
-    part.replace(path)
-    return np.lib.format.open_memmap(path, mode="r")
-
-
-def principal(seen: Tensor, components: int) -> tuple[Tensor, Tensor]:
-    """Mean (1280,) and half-whitening basis (1280, k) of feature maps (n, v, 1280, g, g)."""
-    cells = seen.permute(0, 1, 3, 4, 2).reshape(-1, seen.shape[2])
-    mean = cells.mean(dim=0)
-    values, vectors = torch.linalg.eigh(torch.cov((cells - mean).T))
-    values, vectors = values[-components:], vectors[:, -components:]
-    scale = values.clamp_min(1e-4) ** -0.25
-    return mean, vectors * scale / (values * scale**2).mean().sqrt()
-
-
-@torch.inference_mode()
-def draw(config: Config, loader: Loader) -> Tensor:
-    """Left lung, right lung and heart of every radiograph, uint8 (n, 3, 64, 64)."""
-    network = unet.UNet().eval()
-    network.load_state_dict(checkpoint.read(Path(config.lungs_heart))["ema"])
-    network.to(machine.device())
-    drawn = torch.zeros(len(loader.dataset.paths), 3, 64, 64, dtype=torch.uint8)
-    for x, index in machine.progress(loader, "lungs and heart"):
-        x = inputs.resized(x.to(machine.device()) / 255.0, unet.INPUT_SIZE)
-        share = functional.adaptive_avg_pool2d((network(inputs.stretch(x)) > 0).float(), 64)
-        drawn[index] = (share * 255).round().to(torch.uint8).cpu()
-    return drawn
-
-
-class Loader(torch.utils.data.DataLoader[tuple[Tensor, int]]):
-    """Batches of `Pictures`."""
-
-    dataset: Pictures
-
-
-def loader_of(config: Config, paths: list[Path], size: int, epoch: int | None) -> Loader:
-    """In order where `epoch` is None, else shuffled by seed and epoch with whole batches only.
-
-    With several GPUs each gets its own share of a shuffled epoch.
-    """
-    pictures = Pictures(paths, size)
-    if epoch is None:
-        return Loader(pictures, batch_size=config.batch, num_workers=config.workers)
-    sampler = torch.utils.data.DistributedSampler(
-        pictures, machine.world(), machine.rank(), seed=config.seed, drop_last=True
-    )
-    sampler.set_epoch(epoch)
-    return Loader(
-        pictures,
-        batch_size=config.batch,
-        sampler=sampler,
-        drop_last=True,
-        num_workers=config.workers,
-    )
+    loader = in_order(config, train.paths, config.teacher_size)
+    kept = (folder / "teacher.npy", config.views, config.teacher_size, config.components)
+    return machine.first(lambda: views.taught_by(teacher.load(), loader, *kept))
 
 
 # ---------------------------------------------------------------- network
@@ -257,7 +192,8 @@ def started(config: Config) -> Student:
 
 def leading(backbone: nn.Module) -> list[nn.Module]:
     """The parts of a backbone in the order a picture passes them, several networks in step."""
-    sides = [m for m in backbone.children() if isinstance(m, EfficientNetLite)] or [backbone]
+    inner = [m for m in backbone.children() if isinstance(m, EfficientNetLite)]
+    sides: Sequence[nn.Module] = inner or [backbone]
     rows = [list(_parts(side)) for side in sides]
     return [nn.ModuleList(row) for row in zip(*rows, strict=False)]
 
@@ -288,7 +224,7 @@ def optimiser_of(config: Config, student: Student) -> torch.optim.Optimizer:
 
 
 @torch.inference_mode()
-def predict(net: densenet.FindingsNet, loader: Loader, masks: Tensor, size: int) -> Tensor:
+def predict(net: densenet.FindingsNet, loader: views.Loader, masks: Tensor, size: int) -> Tensor:
     """Probabilities (n, 2, 14), masked and unmasked, of the pictures in order. No labels here."""
     net.eval()
     seen = []
@@ -310,9 +246,7 @@ def mean_auroc(probabilities: Tensor, labels: Tensor) -> float:
 
 def fit_heads(config: Config, student: Student, train: Part, size: int) -> None:
     """Both heads in closed form on the features as they are (ridge regression)."""
-    if train.masks is None:
-        raise data.DataError("probe: lungs and heart are drawn before heads are fitted")
-    loader = loader_of(config, train.paths, inputs.COMMON_SIZE, None)
+    loader = in_order(config, train.paths, inputs.COMMON_SIZE)
     inside, whole = pooled(student.net, loader, train.masks, size)
     for head, seen in ((student.net.head, inside), (student.net.head_unmasked, whole)):
         weight, bias = probe.ridge(seen, train.labels.numpy(), config.ridge)
@@ -322,7 +256,7 @@ def fit_heads(config: Config, student: Student, train: Part, size: int) -> None:
 
 @torch.inference_mode()
 def pooled(
-    net: densenet.FindingsNet, loader: Loader, masks: Tensor, size: int
+    net: densenet.FindingsNet, loader: views.Loader, masks: Tensor, size: int
 ) -> tuple[probe.Features, probe.Features]:
     """What the heads see of undistorted pictures; kept beside the runs, picture by picture."""
     net.eval()
@@ -355,49 +289,19 @@ def digest_of(net: nn.Module) -> str:
 # ---------------------------------------------------------------- loop
 
 
-@dataclass(frozen=True)
-class Part:
-    """The radiographs of one part of the split; `masks` (n, 3, 64, 64) from the first label on."""
-
-    paths: list[Path]
-    patients: list[str]
-    labels: Tensor  # (n, 14) float32
-    masks: Tensor | None = None
-
-    @classmethod
-    def of(cls, pictures: list[data.LabelledPicture]) -> Part:
-        labels = torch.tensor([p.labels for p in pictures], dtype=torch.float32)
-        return cls([p.path for p in pictures], [p.patient for p in pictures], labels.view(-1, 14))
-
-    def drawn(self, config: Config) -> Part:
-        loader = loader_of(config, self.paths, inputs.COMMON_SIZE, None)
-        return dataclasses.replace(self, masks=draw(config, loader))
-
-
-def parts_of(config: Config) -> tuple[Part, Part, Part]:
-    """What is trained on, what early stopping looks at, and the fold that is held out."""
-    listed = data.read_chestxray14(data.data_dir() / "chestxray14")
-    usable = [p for p in listed if p.official_split == "train_val"]
-    dealt = data.folds(usable, config.folds, config.seed)
-    held = [p for p, fold in zip(usable, dealt, strict=True) if fold == config.fold]
-    rest = [p for p, fold in zip(usable, dealt, strict=True) if fold != config.fold]
-    train, stopping = data.split_by_patient(rest, config.stopping, config.seed + 1)
-    return Part.of(train), Part.of(stopping), Part.of(held)
-
-
 def main(config: Config) -> Path:
     """Train and return the folder of the run; picks up where a killed run stopped."""
     machine.start(config.seed, config.threads)
     folder = data.runs_dir() / config.run
     folder.mkdir(parents=True, exist_ok=True)
-    train, stopping, held = (part.drawn(config) for part in parts_of(config))
+    train, stopping, held = parts_of(config)
     print(f"{len(train.paths)} radiographs to train on, {len(held.paths)} held out", flush=True)
-    loader = loader_of(config, train.paths, config.teacher_size, None)
-    taught = machine.first(lambda: teach(config, loader, folder))
+    taught = taught_of(config, train, folder)
 
     student, average = started(config), started(config).eval()
     optimiser = optimiser_of(config, student)
     log = checkpoint.resume(folder, student, average, optimiser)
+    run = Run(student, average, optimiser, train, taught)
     plan = [phase for phase in phases(config.schedule) for _ in range(phase[2])]
 
     for epoch in range(len(log), len(plan)):
@@ -408,14 +312,16 @@ def main(config: Config) -> Path:
             average.load_state_dict(student.state_dict())
             losses = [0.0, 0.0]
         else:
-            losses = one_epoch(config, epoch, what, size, student, average, optimiser, train, taught)
+            losses = one_epoch(config, run, epoch, (what, size))
         entry = {"epoch": epoch + 1, "what": what, "size": size, "losses": losses}
         entry |= validated(config, average, stopping if stopping.paths else held, size)
         log.append(entry | {"seconds": round(time.monotonic() - began)})
         print(json.dumps(log[-1]), flush=True)
         if machine.rank() == 0:
             checkpoint.save(folder, config, student, average, optimiser, log)
-            figures.curves(folder, log)
+            curves.keep(folder, log)
+            if is_best(log):
+                shutil.copyfile(folder / "last.pt", folder / "best.pt")
         machine.wait()
         if stopping.paths and tired(log, config.patience):
             break
@@ -424,28 +330,31 @@ def main(config: Config) -> Path:
     return folder
 
 
-def one_epoch(
-    config: Config,
-    epoch: int,
-    what: str,
-    size: int,
-    student: Student,
-    average: Student,
-    optimiser: torch.optim.Optimizer,
-    train: Part,
-    taught: np.memmap | None,
-) -> list[float]:
-    """Mean loss from the teacher and from the labels."""
+@dataclass(frozen=True)
+class Run:
+    """What an epoch changes and reads."""
+
+    student: Student
+    average: Student
+    optimiser: torch.optim.Optimizer
+    train: Part
+    taught: np.memmap | None
+
+
+def one_epoch(config: Config, run: Run, epoch: int, phase: tuple[str, int]) -> list[float]:
+    """Train for one epoch; the mean loss from the teacher and from the labels."""
+    (what, size), train, taught = phase, run.train, run.taught
     g = torch.Generator().manual_seed(config.seed * 1000 + epoch + 100_000 * machine.rank())
-    loader = loader_of(config, train.paths, min(inputs.COMMON_SIZE, size * 9 // 8), epoch)
-    network = machine.shared(student)
-    awake(student, still=config.start == "imagenet")
+    side = min(inputs.COMMON_SIZE, size * 9 // 8)
+    loader = views.shuffled(train.paths, side, config.batch, config.workers, config.seed, epoch)
+    network = machine.shared(run.student)
+    awake(run.student, still=config.start == "imagenet")
     total = torch.zeros(2)
     for step, (pixels, index) in enumerate(machine.progress(loader, f"epoch {epoch + 1}")):
-        for group in optimiser.param_groups:
+        for group in run.optimiser.param_groups:
             group["lr"] = rate_at(config, epoch + step / len(loader), group["role"])
         view = torch.randint(config.views, (len(index),), generator=g)
-        grid = grid_of(index, view, size)
+        grid = views.grid_of(index, view, size)
         if taught is None:  # nothing ties the views down
             grid = augment.random_grid(len(index), size, g, strength=0.5)
         x = augment.exposed(augment.warped(pixels / 255.0, grid), g, strength=0.5)
@@ -454,7 +363,7 @@ def one_epoch(
         if taught is not None:
             theirs = torch.from_numpy(taught[index.numpy(), view.numpy()]).float()
             theirs = theirs.to(machine.device())
-        if what == "label" and train.masks is not None:
+        if what == "label":
             masks = augment.warped(train.masks[index] / 255.0, grid).to(machine.device())
         with machine.mixed_precision(config.amp):
             from_teacher, masked, unmasked = network(x, theirs, masks)
@@ -463,11 +372,11 @@ def one_epoch(
                 from_labels = label_loss(masked, unmasked, train.labels[index].to(x.device))
             weight = config.distil_weight if what == "label" else 1.0
             loss = from_labels + weight * from_teacher
-        optimiser.zero_grad()
+        run.optimiser.zero_grad()
         loss.backward()
-        nn.utils.clip_grad_norm_(student.parameters(), 2.0)
-        optimiser.step()
-        checkpoint.follow(average, student, config.ema, epoch * len(loader) + step)
+        nn.utils.clip_grad_norm_(run.student.parameters(), 2.0)
+        run.optimiser.step()
+        checkpoint.follow(run.average, run.student, config.ema, epoch * len(loader) + step)
         total += torch.stack([from_teacher.detach(), from_labels.detach()]).cpu()
     return [round(float(v), 4) for v in total / max(1, len(loader))]
 
@@ -494,28 +403,32 @@ def label_loss(masked: Tensor, unmasked: Tensor, labels: Tensor) -> Tensor:
 
 def validated(config: Config, average: Student, part: Part, size: int) -> dict[str, float]:
     """Mean AUROC of both heads on a part that is not trained on."""
-    if part.masks is None or not part.paths or machine.rank() != 0:
+    if not part.paths or machine.rank() != 0:
         return {}
-    loader = loader_of(config, part.paths, inputs.COMMON_SIZE, None)
+    loader = in_order(config, part.paths, inputs.COMMON_SIZE)
     p = predict(average.net, loader, part.masks, size)
     areas = [round(mean_auroc(p[:, head], part.labels), 4) for head in range(2)]
     return {"auroc_masked": areas[0], "auroc_unmasked": areas[1]}
 
 
+def is_best(log: checkpoint.Log) -> bool:
+    """Whether the last epoch has the best mean AUROC so far."""
+    areas = [float(entry.get("auroc_masked", 0.0)) for entry in log]
+    return areas[-1] >= max(areas)
+
+
 def tired(log: checkpoint.Log, patience: int) -> bool:
     """Whether the last `patience` epochs were none better than the best before them."""
-    areas = [entry.get("auroc_masked", 0.0) for entry in log]
+    areas = [float(entry.get("auroc_masked", 0.0)) for entry in log]
     return len(areas) > patience and max(areas[-patience:]) <= max(areas[:-patience])
 
 
 def keep_answers(config: Config, folder: Path, held: Part, size: int, best: bool) -> None:
     """`held.npz`: what the run says of the fold it never saw, for figures over all folds."""
-    if held.masks is None:
-        return
     student = started(config).eval()
     name = "best.pt" if best and (folder / "best.pt").is_file() else "last.pt"
     student.load_state_dict(checkpoint.read(folder / name)["ema"])
-    loader = loader_of(config, held.paths, inputs.COMMON_SIZE, None)
+    loader = in_order(config, held.paths, inputs.COMMON_SIZE)
     answers = predict(student.net, loader, held.masks, size).numpy()
     names = np.array([path.stem for path in held.paths])
     np.savez(folder / "held.npz", names=names, answers=answers, fold=config.fold)

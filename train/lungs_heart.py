@@ -22,7 +22,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from prescreen.nets import inputs, unet
-from train import augment, checkpoint, data
+from train import augment, checkpoint, curves, data
 
 # ---------------------------------------------------------------- config
 
@@ -35,11 +35,11 @@ class Config:
     folds: int = 5
     fold: int = 0  # which fifth is held out; -1 trains on all, for weights that ship
     epochs: int = 45
-    batch: int = 16
+    batch: int = 8
     learning_rate: float = 3e-3
     weight_decay: float = 1e-4
     bce_weight: float = 1.0  # beside the paper's Dice loss, which alone finds the heart late
-    gentle: float = 0.5  # share of the batches that are distorted little
+    gentle: float = 0.7  # share of the batches that are distorted little
     ema: float = 0.99
     teacher: str = ""  # checkpoint of the first round; empty in the first round
     undrawn: int = 800  # radiographs without masks that the second round adds
@@ -51,6 +51,8 @@ class Config:
 
 def drawn_tensors(pictures: list[data.MaskedPicture]) -> tuple[Tensor, Tensor]:
     """(N, 1, s, s) and (N, 3, s, s), both uint8 (masks 0 or 255)."""
+    if not pictures:
+        return torch.zeros(0, 1, 0, 0), torch.zeros(0, 3, 0, 0)
     pixels = np.stack([p.pixels for p in pictures])[:, None]
     masks = np.stack([p.masks for p in pictures]).astype(np.uint8) * 255
     return torch.from_numpy(pixels), torch.from_numpy(masks)
@@ -104,6 +106,8 @@ def training_view(
 @torch.inference_mode()
 def validate(network: unet.UNet, pixels: Tensor, masks: Tensor) -> list[float]:
     """Mean Dice per organ on undistorted pictures; lungs scored outside the drawn heart."""
+    if not len(pixels):
+        return []
     scores = []
     for x, y in zip(torch.split(pixels, 16), torch.split(masks, 16), strict=True):
         truth = (y > 127).float()
@@ -156,18 +160,20 @@ def main(config: Config) -> Path:
         log.append({"epoch": epoch + 1, "loss": round(total / steps, 4), "dice": scores})
         print(json.dumps(log[-1]), f"{time.monotonic() - began:.0f} s", flush=True)
         checkpoint.save(folder, config, network, average, optimiser, log)
+        curves.keep(folder, log)
     return folder
 
 
-def fold_of(config: Config, picture: data.MaskedPicture) -> int:
-    return int(data.share_of(picture.name, config.seed) * config.folds)
+def fold_of(config: Config, name: str) -> int:
+    """The fold of a radiograph, by its name and the seed alone."""
+    return int(data.share_of(name, config.seed) * config.folds)
 
 
 def tensors(config: Config) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Pictures and masks to train on, how often each is drawn, and those held out."""
     pictures = data.read_lungs_heart(data.data_dir() / "lungs_heart", config.size)
-    held = [p for p in pictures if fold_of(config, p) == config.fold]
-    chosen = [p for p in pictures if fold_of(config, p) != config.fold]
+    held = [p for p in pictures if fold_of(config, p.name) == config.fold]
+    chosen = [p for p in pictures if fold_of(config, p.name) != config.fold]
     print(f"{len(chosen)} drawn radiographs to train on, {len(held)} held out", flush=True)
     pixels, masks = drawn_tensors(chosen)
     weight = torch.ones(len(pixels))

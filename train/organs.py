@@ -74,10 +74,11 @@ class Drawn:
 def scored(files: Sequence[MaskedFile], screener: Screen) -> Iterator[Drawn]:
     """Each radiograph screened, and then compared with its masks at their own resolution."""
     for index, screening in screened([one.path for one in files], screener):
-        yield _scored(files[index], screening.anatomy)
+        yield compared(files[index], screening.anatomy)
 
 
-def _scored(one: MaskedFile, anatomy: Anatomy) -> Drawn:
+def compared(one: MaskedFile, anatomy: Anatomy) -> Drawn:
+    """What was drawn on a radiograph beside its masks, at their resolution."""
     truth = one.drawn()
     drawn = outside_heart(as_large(anatomy.masks, truth.shape[1:]), truth)
     boundary = tuple(boundary_distance(a, b) for a, b in zip(drawn, truth, strict=True))
@@ -97,11 +98,12 @@ def evaluate(
     if not drawn:
         raise DataError(f"{folder}: no radiograph with masks could be judged")
     drawn.sort(key=lambda one: min(one.dice))
-    report = _figures(drawn)
+    report = figures_of(drawn)
     report["unreadable"] = len(files) - len(drawn)
     sources = sorted({one.file.source for one in drawn})
     report["by_source"] = {
-        source: _figures([one for one in drawn if one.file.source == source]) for source in sources
+        source: figures_of([one for one in drawn if one.file.source == source])
+        for source in sources
     }
     report["worst"] = [
         {"source": one.file.source, "image": one.file.name, "dice": _by_organ(one.dice)}
@@ -110,7 +112,8 @@ def evaluate(
     return report, drawn
 
 
-def _figures(drawn: Sequence[Drawn]) -> dict[str, Any]:
+def figures_of(drawn: Sequence[Drawn]) -> dict[str, Any]:
+    """Dice, distances and errors of the cardiothoracic ratio over these radiographs."""
     dice = np.array([one.dice for one in drawn])
     distances = [
         [d for one in drawn if (d := one.boundary[k]) is not None] for k in range(len(ORGANS))

@@ -62,9 +62,7 @@ class Kept:
             np.stack([one["whole"] for one in loaded]).astype(np.float32),
         )
 
-    def write(
-        self, paths: Sequence[Path], masks: Tensor, seen: tuple[Features, Features]
-    ) -> None:
+    def write(self, paths: Sequence[Path], masks: Tensor, seen: tuple[Features, Features]) -> None:
         """Keep features (n, k) of both heads, float16, a file a picture, each whole or not."""
         self.folder.mkdir(parents=True, exist_ok=True)
         for path, mask, inside, whole in zip(paths, masks, *seen, strict=True):

