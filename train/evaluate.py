@@ -126,7 +126,14 @@ def evaluate_lungs_heart(folder: Path, weights: Path, everything: bool = True) -
 def _held_out(folder: Path, weights: Path) -> list[str]:
     config = read_manifest(weights / "lungs_heart.json").config
     names = [one.name for one in data.list_lungs_heart(folder)]
-    return [name for name in names if data.share_of(name, config["seed"]) < config["held_out"]]
+    if config.get("fold") == -1:
+        raise data.DataError(
+            f"{weights}: trained on every radiograph with masks, none is held out; what the folds "
+            "said of radiographs they had not seen stands in lungs_heart.json under `metrics`"
+        )
+    share = config["held_out"] if "held_out" in config else 1 / config["folds"]
+    low = share * config.get("fold", 0)
+    return [n for n in names if low <= data.share_of(n, config["seed"]) < low + share]
 
 
 def _lungs_heart(chosen: Arguments) -> tuple[Report, list[str]]:

@@ -199,17 +199,16 @@ def leading(backbone: nn.Module) -> list[nn.Module]:
 
 
 def _parts(backbone: nn.Module) -> Iterator[nn.Module]:
-    for child in backbone.children():
-        yield from child if isinstance(child, nn.Sequential) else (child,)
+    for name, child in backbone.named_children():
+        yield from child.children() if name == "blocks" else (child,)
 
 
 def awake(student: Student, still: bool) -> None:
-    """Into training mode; `still` keeps every batch statistic as it started."""
+    """Into training mode; `still` keeps every batch statistic, else those of frozen parts."""
     student.train()
-    if still:
-        for module in student.net.modules():
-            if isinstance(module, nn.BatchNorm2d):
-                module.eval()
+    for module in student.net.modules():
+        if isinstance(module, nn.BatchNorm2d) and (still or not module.weight.requires_grad):
+            module.eval()
 
 
 def optimiser_of(config: Config, student: Student) -> torch.optim.Optimizer:

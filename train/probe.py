@@ -41,8 +41,8 @@ def _solved(
     """Ridge weights (k, c), from the smaller of the two square matrices."""
     n, k = z.shape
     if n < k:
-        return z.T @ np.linalg.solve(z @ z.T + penalty * np.eye(n), y)
-    return np.linalg.solve(z.T @ z + penalty * np.eye(k), z.T @ y)
+        return np.asarray(z.T @ np.linalg.solve(z @ z.T + penalty * np.eye(n), y))
+    return np.asarray(np.linalg.solve(z.T @ z + penalty * np.eye(k), z.T @ y))
 
 
 class Kept:

@@ -31,6 +31,7 @@ from train import augment, checkpoint, data, figures, organs
 from train import findings as findings_run
 from train import lungs_heart as lungs_heart_run
 from train.figures import Numbers
+from train.findings_report import areas
 from train.masks import list_lungs_heart
 from train.screening import radiograph_of
 
@@ -75,7 +76,7 @@ def described(network: unet.UNet, paths: list[Path], distort: int | None = None)
     found = []
     g = torch.Generator().manual_seed(distort or 0)
     for start in range(0, len(paths), 16):
-        squares = [evaluate.radiograph_of(p).pixels for p in paths[start : start + 16]]
+        squares = [radiograph_of(p).pixels for p in paths[start : start + 16]]
         x = torch.cat([inputs.common_square(s) for s in squares])
         x = inputs.resized(x, unet.INPUT_SIZE)
         if distort is not None:
@@ -253,10 +254,10 @@ def answers_unseen(
 
 
 def judged(
-    held: list[data.LabelledPicture], masked: evaluate.Numbers, unmasked: evaluate.Numbers
+    held: list[data.LabelledPicture], masked: Numbers, unmasked: Numbers
 ) -> tuple[dict[str, float], dict[str, Metric]]:
     """Thresholds and figures per label from fixed probabilities (n, 14) each."""
-    report, other = evaluate.findings(held, masked), evaluate.findings(held, unmasked)
+    report, other = areas(held, masked), areas(held, unmasked)
     truth = np.array([p.labels for p in held], dtype=bool)
     views = {view: of_view(held, masked, view) for view in ("PA", "AP")}
     thresholds, metrics = {}, {}
@@ -277,14 +278,12 @@ def judged(
     return thresholds, metrics
 
 
-def of_view(
-    held: list[data.LabelledPicture], masked: evaluate.Numbers, view: str
-) -> dict[str, ViewFigures]:
+def of_view(held: list[data.LabelledPicture], masked: Numbers, view: str) -> dict[str, ViewFigures]:
     """The figures of one view alone; a label without an interval there has none."""
     rows = [i for i, picture in enumerate(held) if picture.view == view]
     if not rows:
         return {}
-    report = evaluate.findings([held[i] for i in rows], masked[rows])
+    report = areas([held[i] for i in rows], masked[rows])
     return {
         label: ViewFigures(
             round(report["auroc"][label], 6),

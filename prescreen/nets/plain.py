@@ -13,7 +13,8 @@ import torchvision
 from torch import Tensor, nn
 from torch.nn import functional
 
-from prescreen.nets.densenet import Seen, three_channels
+from prescreen.nets.backbones import BACKBONES
+from prescreen.nets.densenet import Seen, united
 from prescreen.study import LABELS
 
 #: The architectures that a manifest may name, with the channels each network sees.
@@ -48,7 +49,7 @@ class PlainNet(nn.Module):
         if self.channels == 1:
             x = (2.0 * pictures - 1.0) * _REACH
         else:
-            x = three_channels(pictures)
+            x = BACKBONES["densenet121"].three_channels(pictures)
         return torch.relu(cast(Tensor, self.backbone(x)))
 
     def judge(self, features: Tensor, masks: Tensor) -> Seen:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import dataclasses
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import pytest
@@ -13,8 +14,10 @@ from PIL import Image
 
 from prescreen.nets import weights
 from prescreen.nets.screener import Screener
-from prescreen.study import LABELS, ORGANS
-from train import checkpoint, data, evaluate, findings, lungs_heart, ship, teacher
+from prescreen.study import ORGANS
+from train import checkpoint, data, findings, lungs_heart, probe, ship, teacher
+
+Config = TypeVar("Config", findings.Config, lungs_heart.Config)
 
 
 @pytest.fixture
@@ -65,9 +68,15 @@ def draw_chestxray14(folder: Path, generator: np.random.Generator) -> None:
     write(folder / "labels.csv", rows)
 
 
-SEGMENT = lungs_heart.Config(size=32, epochs=1, batch=2, held_out=0.4, threads=1)
+SEGMENT = lungs_heart.Config(size=32, epochs=1, batch=2, folds=2, fold=0, threads=1)
 CLASSIFY = findings.Config(
-    schedule="label:64x1", distil_weight=0.0, batch=2, held_out=0.4, threads=1
+    schedule="probe:64x1,label:64x1",
+    preset="paper",
+    backbone="densenet121",
+    start="none",
+    batch=2,
+    folds=2,
+    threads=1,
 )
 
 
@@ -83,30 +92,101 @@ def test_segmentation_trains_resumes_and_teaches(house: Path) -> None:
 
 
 def test_both_networks_ship_what_the_node_loads(house: Path) -> None:
+    drawn = [lungs_heart.main(named(SEGMENT, fold)) for fold in (0, 1, -1)]
+    config = dataclasses.replace(CLASSIFY, lungs_heart=str(drawn[-1] / "last.pt"))
+    runs = [findings.main(named(config, fold)) for fold in (0, 1, -1)]
+    log = checkpoint.read(runs[0] / "last.pt")["log"]
+    assert [entry["what"] for entry in log] == ["probe", "label"]
+    assert 0 <= log[0]["auroc_masked"] <= 1
+    to = house / "weights"
+    told = ship.ship_findings(runs[-1], runs[:2], to)
+    written = ship.ship_lungs_heart(drawn[-1], drawn[:2], to)
+    assert set(written.metrics) == set(ORGANS) and "10 radiographs" in written.figures_from
+    assert "9 radiographs of 9 patients, each judged by one of 2 networks" in told.figures_from
+    model = Screener(to, device="cpu").model
+    assert model == weights.describe(to)
+    assert model.figures_of("Mass").positives == 4  # the fifth is on the official test list
+    assert model.figures_of("Hernia").auroc is None
+    assert (model.findings.preset, model.threshold_rule) == ("paper", "youden")
+
+
+def named(config: Config, fold: int) -> Config:
+    """The same for another fold, in a run of its own."""
+    return dataclasses.replace(config, fold=fold, run=f"{config.run}_{fold}")
+
+
+def test_folds_that_do_not_hold_out_everything_once_are_not_shipped(house: Path) -> None:
     drawn = lungs_heart.main(SEGMENT)
     config = dataclasses.replace(CLASSIFY, lungs_heart=str(drawn / "last.pt"))
     run = findings.main(config)
-    log = checkpoint.read(run / "last.pt")["log"]
-    assert log[0]["what"] == "label" and 0 <= log[0]["auroc_masked"] <= 1
-    to = house / "weights"
-    ship.ship_findings(run, to)
-    ship.ship_lungs_heart(drawn, to)
-    written = ship.add_lungs_heart_figures(to)
-    assert set(written.metrics) == set(ORGANS)
-    model = Screener(to, device="cpu").model
-    assert model == weights.describe(to)
-    assert model.figures_of("Mass").positives > 0
-    assert model.figures_of("Hernia").auroc is None
-    assert (model.findings.preset, model.threshold_rule) == ("paper", "youden")
-    folder = house / "data" / "chestxray14"
-    report, _ = evaluate.evaluate_findings(folder / "images", folder / "labels.csv", to)
-    assert report["n"] == 10 and set(report["auroc"]) == set(LABELS)
+    with pytest.raises(data.DataError, match=r"hold out \S+ not at all; name one finished run"):
+        ship.ship_findings(run, [run], house / "weights")
+    with pytest.raises(data.DataError, match=r"hold out \S+ more than once"):
+        ship.ship_lungs_heart(drawn, [drawn, drawn], house / "weights")
+    (run / "held.npz").unlink()
+    with pytest.raises(data.DataError, match=r"held.npz is missing: let the run of this fold"):
+        ship.ship_findings(run, [run], house / "weights")
+
+
+def test_every_run_leaves_its_curves(house: Path) -> None:
+    folder = lungs_heart.main(dataclasses.replace(SEGMENT, epochs=2))
+    with (folder / "curves.csv").open(encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["epoch"] for row in rows] == ["1", "2"]
+    assert {"loss", "dice_1", "dice_2", "dice_3"} <= set(rows[0])
+    with Image.open(folder / "curves.png") as picture:
+        assert picture.width > 500
+
+
+def test_early_stopping_ends_when_nothing_gets_better() -> None:
+    log = [{"auroc_masked": area} for area in (0.6, 0.7, 0.65, 0.69)]
+    assert not findings.tired(log, 3) and findings.tired(log, 2)
+    assert findings.is_best(log[:2]) and not findings.is_best(log[:3])
+
+
+@pytest.mark.parametrize("backbone", ["efficientnet_lite0", "efficientnet_lite0+2"])
+def test_frozen_parts_stay_as_they_started(backbone: str) -> None:
+    config = dataclasses.replace(CLASSIFY, backbone=backbone, frozen=2)
+    student = findings.started(config)
+    before = {k: v.clone() for k, v in student.state_dict().items()}
+    findings.awake(student, still=False)
+    optimiser = findings.optimiser_of(config, student)
+    for group in optimiser.param_groups:
+        group["lr"] = 1e-2
+    _, masked, unmasked = student(torch.rand(2, 1, 64, 64), None, torch.ones(2, 3, 64, 64))
+    findings.label_loss(masked, unmasked, torch.ones(2, 14)).backward()  # type: ignore[no-untyped-call]
+    optimiser.step()
+    moved = {k for k, v in student.state_dict().items() if not torch.equal(before[k], v)}
+    frozen = {k for k in before if ".stem." in k or ".blocks.0." in k}
+    assert frozen and not moved & frozen
+    assert any(".blocks.1." in k for k in moved) and any(".head." in k for k in moved)
+
+
+def test_ridge_finds_the_label_that_features_hold() -> None:
+    generator = np.random.default_rng(0)
+    for n, k in ((200, 20), (50, 80)):  # both ways to solve it
+        seen = generator.normal(3.0, 2.0, (n, k)).astype(np.float32)
+        labels = (seen[:, :1] > 3.0).astype(np.float32)
+        weight, bias = probe.ridge(seen, labels, 1e-3)
+        said = seen @ weight.T + bias
+        assert weight.shape == (1, k) and bias.shape == (1,)
+        assert np.mean((said[:, 0] > 0) == (labels[:, 0] > 0)) > 0.9
+
+
+def test_unknown_presets_and_backbones_are_named() -> None:
+    with pytest.raises(data.DataError, match="preset: 'best' is none of paper, code"):
+        findings.switches_of(findings.Config(preset="best"))
+    with pytest.raises(data.DataError, match="backbone: 'vit' is none of densenet121"):
+        findings.switches_of(findings.Config(backbone="vit"))
+    with pytest.raises(data.DataError, match="no package has ImageNet weights for densenet121"):
+        findings.started(findings.Config(preset="paper", backbone="densenet121"))
 
 
 def test_the_student_comes_nearer_to_the_teacher() -> None:
     torch.manual_seed(0)
-    student = findings.Student(findings.Config(components=8))
-    optimiser = findings.optimiser_of(findings.Config(), student)
+    config = dataclasses.replace(CLASSIFY, components=8, schedule="distil:64x1")
+    student = findings.Student(config)
+    optimiser = findings.optimiser_of(config, student)
     for group in optimiser.param_groups:
         group["lr"] = 1e-3
     x, taught = torch.rand(2, 1, 64, 64), torch.rand(2, 8, 4, 4)
@@ -130,7 +210,7 @@ def test_the_teacher_has_the_shape_of_efficientnet_lite0() -> None:
 
 def test_a_schedule_that_is_none_is_refused_in_words() -> None:
     assert findings.phases("distil:128x2,label:224x1") == [("distil", 128, 2), ("label", 224, 1)]
-    with pytest.raises(data.DataError, match="'guess:1x1' is not distil:SIZExEPOCHS"):
+    with pytest.raises(data.DataError, match="'guess:1x1' is not distil:SIZExEPOCHS, probe"):
         findings.phases("guess:1x1")
 
 
