@@ -276,11 +276,16 @@ def pooled(
     return np.concatenate(inside), np.concatenate(whole)
 
 
-def digest_of(net: nn.Module) -> str:
-    """Of the tensors that pooled features depend on: all but the heads."""
+def digest_of(net: densenet.FindingsNet) -> str:
+    """Of the tensors that pooled features depend on.
+
+    That is all but the heads, and the scales of an attention that does not merge them yet.
+    """
+    idle = net.attention is not None and not net.attention.merge.weight.any()
+    unused = ("head", "attention.near", "attention.wide") if idle else ("head",)
     digest = hashlib.sha256()
     for name, tensor in net.state_dict().items():
-        if not name.startswith("head"):
+        if not name.startswith(unused):
             digest.update(name.encode() + tensor.cpu().numpy().tobytes())
     return digest.hexdigest()[:16]
 
