@@ -31,7 +31,7 @@ from prescreen.line import Line
 from prescreen.settings import Settings
 from prescreen.store import audit
 from prescreen.store.commitments import Commitments
-from prescreen.store.database import open_database
+from prescreen.store.database import integrity, open_database
 from prescreen.store.guard import Guard
 from prescreen.store.outbox import Outbox
 from prescreen.store.queue import Queue, utc_now
@@ -133,8 +133,12 @@ def receive(
             minimum_free=minimum_free,
         )
 
+    # the peer waits for its answer meanwhile: what a locked database keeps from being audited
+    # soon stands in the log alone
+    notes = open_database(settings.data_dir / "prescreen.db", busy_timeout=1.0)
+
     def note(kind: str, detail: dict[str, Any]) -> None:
-        audit.record(store.engine, kind, detail)
+        audit.record(notes, kind, detail)
 
     with _guard(settings, "receive"):
         keep_what_is_loaded()
@@ -182,6 +186,7 @@ def screen(
             partial(pipeline.screen, tools=tools),
             partial(store.queue.renew, lease=limits.lease),
             renew_every=limits.lease / 3,
+            longest=limits.stuck_seconds,
         )
         logger.info("screening with weights %s (%s)", model.findings.sha256[:12], screener.engine)
         _run_until([worker], stop)
@@ -314,6 +319,9 @@ def supervise(settings: Settings, config: Path | None) -> None:
     stop_on_signals(stop.set)
     with _guard(settings, "serve"):
         store = open_store(settings)
+        if (damage := integrity(store.engine)) is not None:
+            text = f"{settings.data_dir}: the database is damaged ({damage})"
+            raise StoreError(f"{text}; `prescreen doctor --repair` makes it again")
         audit.record(store.engine, "node.started", {"version": __version__, "rules": gate.VERSION})
         supervisor = Supervisor(role_command(config))
         keeper = Housekeeper(

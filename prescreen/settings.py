@@ -99,6 +99,7 @@ class Screen(Section):
     batch: int = Field(default=8, ge=1, le=64)
     lease: float = Field(default=60, gt=0)
     max_attempts: int = Field(default=3, ge=1, le=20)
+    stuck_seconds: float = Field(default=900, gt=0)
     quality_rejections: Literal["obey", "ignore"] = "obey"
     device: Literal["auto", "cpu", "cuda"] = "auto"
     engine: Literal["auto", "torch", "onnxruntime", "openvino"] = "auto"

@@ -8,8 +8,11 @@ itself. The loop ends between two pieces of work, never inside one.
 from __future__ import annotations
 
 import logging
+import math
+import os
 import signal
 import threading
+import time
 from collections.abc import Callable, Sequence
 from types import FrameType
 from typing import Generic, TypeVar
@@ -20,6 +23,9 @@ Work = TypeVar("Work")
 
 logger = logging.getLogger(__name__)
 
+#: The exit status of a process whose work hung.
+EXIT_STUCK = 70
+
 
 class Worker(Generic[Work]):
     """Claims work, handles it, and renews its lease meanwhile.
@@ -27,6 +33,8 @@ class Worker(Generic[Work]):
     `claim` returns what is due (nothing: an empty sequence) with the leases set; `handle` does it
     and settles it; `renew` pushes a lease back and raises LeaseLost where another owns the work
     by now. `pause` and `renew_every` are seconds. `idle` is called whenever nothing is due.
+    Work that lasts longer than `longest` seconds hangs: then `stuck` is called, which by default
+    ends the process, so that another one tries again, or gives up.
     """
 
     def __init__(
@@ -38,6 +46,8 @@ class Worker(Generic[Work]):
         pause: float = 0.5,
         renew_every: float = 60.0,
         idle: Callable[[], None] | None = None,
+        longest: float = math.inf,
+        stuck: Callable[[], None] = lambda: os._exit(EXIT_STUCK),
     ) -> None:
         self._claim = claim
         self._handle = handle
@@ -45,6 +55,8 @@ class Worker(Generic[Work]):
         self._pause = pause
         self._renew_every = renew_every
         self._idle = idle
+        self._longest = longest
+        self._stuck = stuck
         self._stop = threading.Event()
 
     def stop(self) -> None:
@@ -88,8 +100,12 @@ class Worker(Generic[Work]):
         return True
 
     def _keep_leases(self, work: Sequence[Work], done: threading.Event) -> None:
-        held = list(work)
-        while not done.wait(self._renew_every):
+        held, until = list(work), time.monotonic() + self._longest
+        while not done.wait(min(self._renew_every, max(0.0, until - time.monotonic()))):
+            if time.monotonic() >= until:
+                logger.error("the work in hand hangs: given up after %.0f s", self._longest)
+                self._stuck()
+                return
             for piece in list(held):
                 try:
                     self._renew(piece)

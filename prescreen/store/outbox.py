@@ -222,10 +222,13 @@ class Outbox:
 _FREE: dict[str, Any] = {"lease_token": None, "lease_until": None}
 
 
-def _claimable(destination: str, now: datetime.datetime) -> ColumnElement[bool]:
-    """Pending, due, free or its lease run out, and nothing it needs on hold."""
+def _claimable(
+    destination: str, now: datetime.datetime, until: datetime.datetime
+) -> ColumnElement[bool]:
+    """Pending, due, free or its lease run out (see `Queue`), and nothing it needs on hold."""
     row = t.outbox.c
-    free = or_(row.lease_until.is_(None), row.lease_until <= now)
+    ahead = until + (until - now)
+    free = or_(row.lease_until.is_(None), row.lease_until <= now, row.lease_until > ahead)
     here = and_(row.destination == destination, row.state == OutboxState.PENDING)
     return and_(here, row.due_at <= now, free, ~_held(destination), ~_finding_held())
 
@@ -251,14 +254,16 @@ def _claim(
 ) -> list[int]:
     row = t.outbox.c
     order = (row.priority.desc(), row.outbox_id)
-    due = select(row.outbox_id).where(_claimable(destination, now)).order_by(*order).limit(limit)
+    until = now + datetime.timedelta(seconds=lease)
+    claimable = _claimable(destination, now, until)
+    due = select(row.outbox_id).where(claimable).order_by(*order).limit(limit)
     statement = (
         update(t.outbox)
         .where(row.outbox_id.in_(due.scalar_subquery()))
         .values(
             attempts=row.attempts + 1,
             lease_token=uuid.uuid4().hex,
-            lease_until=now + datetime.timedelta(seconds=lease),
+            lease_until=until,
         )
         .returning(row.outbox_id)
     )

@@ -131,8 +131,8 @@ class Queue:
         }
         with writing(self._engine) as connection:
             now = self._clock()
-            _give_up(connection, now, max_attempts)
             terms |= {"worker": worker, "lease_until": now + datetime.timedelta(seconds=lease)}
+            _give_up(connection, now, terms["lease_until"], max_attempts)
             jobs = self._claim_up_to(connection, now, limit, terms)
         if jobs:
             self._crash("screen.claimed")
@@ -301,21 +301,26 @@ _EARLIER = t.job.alias("earlier")
 _FREE: dict[str, Any] = {"lease_token": None, "lease_until": None, "worker": None}
 
 
-def _claimable(now: datetime.datetime) -> ColumnElement[bool]:
-    """Due, free or its lease run out, and no earlier job of the study still to be settled."""
+def _claimable(now: datetime.datetime, until: datetime.datetime) -> ColumnElement[bool]:
+    """Due, free or its lease run out, and no earlier job of the study still to be settled.
+
+    `until` is when a lease ends that is given now: one that ends much later was given by a clock
+    that was ahead, and is void.
+    """
     job = t.job.c
     waits = exists().where(
         _EARLIER.c.study_id == job.study_id,
         _EARLIER.c.stage == Stage.SCREEN,
         _EARLIER.c.job_id < job.job_id,
     )
-    free = or_(job.lease_until.is_(None), job.lease_until <= now)
+    ahead = until + (until - now)
+    free = or_(job.lease_until.is_(None), job.lease_until <= now, job.lease_until > ahead)
     return and_(job.stage == Stage.SCREEN, job.due_at <= now, free, ~waits)
 
 
 def _claim_one(now: datetime.datetime, fresh_only: bool, terms: Mapping[str, Any]) -> Update:
     """One atomic statement: lease, count the attempt, close."""
-    due = _claimable(now)
+    due = _claimable(now, terms["lease_until"])
     if fresh_only:
         due = and_(due, t.job.c.attempts == 0)
     order = (t.job.c.priority.desc(), t.job.c.due_at, t.job.c.job_id)
@@ -333,12 +338,14 @@ def _claim_one(now: datetime.datetime, fresh_only: bool, terms: Mapping[str, Any
     )
 
 
-def _give_up(connection: Connection, now: datetime.datetime, max_attempts: int) -> None:
+def _give_up(
+    connection: Connection, now: datetime.datetime, until: datetime.datetime, max_attempts: int
+) -> None:
     """Settle what was tried too often and whose last worker did not come back to say so."""
     reason = "too_many_attempts"
     statement = (
         update(t.job)
-        .where(_claimable(now), t.job.c.attempts >= max_attempts)
+        .where(_claimable(now, until), t.job.c.attempts >= max_attempts)
         .values(outcome=Outcome.FAILED, reason=reason, settled_at=now, **_FREE)
         .returning(t.job.c.job_id, t.job.c.study_id, t.job.c.attempts)
     )

@@ -54,20 +54,24 @@ def kept(home: House, path: Path) -> str:
     return str(ds.StudyInstanceUID)
 
 
-def answer(home: House) -> None:
-    """Answer what is due with notices."""
-    store = home.store()
-    tools = Tools(
+def tools(home: House) -> Tools:
+    """What a screener works with that sees nothing."""
+    return Tools(
         home.settings,
-        store.queue,
-        store.spool,
+        home.store().queue,
+        home.store().spool,
         BlindDecoder(),  # type: ignore[arg-type]
         _no_screener,
         results.model(),
         utc_now,
     )
+
+
+def answer(home: House) -> None:
+    """Answer what is due with notices."""
     weights = {"findings": results.model().findings.sha256}
-    pipeline.screen(store.queue.claim("test", 60, 16, weights=weights), tools)
+    while jobs := home.store().queue.claim("test", 60, 16, weights=weights):
+        pipeline.screen(jobs, tools(home))
 
 
 def deliver(home: House) -> None:

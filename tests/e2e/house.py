@@ -82,6 +82,11 @@ def chest(folder: Path, name: str = "RG1_UNCR.dcm", **attributes: Any) -> Path:
     return path
 
 
+def small(folder: Path, **attributes: Any) -> Path:
+    """The same with a picture cut down to 64 by 64: many of them cost little."""
+    return chest(folder, Rows=64, Columns=64, PixelData=bytes(64 * 64 * 2), **attributes)
+
+
 @dataclass
 class Pacs:
     """What arrived, in order: (SOP Class UID, SOP Instance UID, Part 10 bytes)."""
@@ -174,8 +179,9 @@ class House:
         """Wait until the receiver listens."""
         wait_until(lambda: _answers(self.settings.receive.port), "the receiver listens")
 
-    def sender(self) -> Sender:
-        door = Destination(
+    def door(self) -> Destination:
+        """The node as its senders see it."""
+        return Destination(
             name="node",
             ae_title=self.settings.receive.ae_title,
             host="127.0.0.1",
@@ -183,7 +189,10 @@ class House:
             acse_timeout=5,
             dimse_timeout=10,
         )
-        return Sender(door, "MODALITY")
+
+    def sender(self) -> Sender:
+        """A modality."""
+        return Sender(self.door(), "MODALITY")
 
     def send(self, *paths: Path) -> list[int]:
         """C-STORE files to the node over one association; the statuses."""

@@ -14,14 +14,9 @@ from prescreen.settings import load
 from prescreen.store import audit, reader
 from prescreen.store.destinations import Destinations
 from tests.e2e.blind import answer, answered, deliver, kept
-from tests.e2e.house import UNCLOSED, House, chest, house
+from tests.e2e.house import UNCLOSED, House, chest, house, small
 
 pytestmark = pytest.mark.filterwarnings(UNCLOSED)
-
-
-def _small(folder: Path) -> Path:
-    """A study of its own whose picture is cut down: many of them cost little."""
-    return chest(folder, Rows=64, Columns=64, PixelData=bytes(64 * 64 * 2))
 
 
 class Sending:
@@ -36,7 +31,7 @@ class Sending:
     def _run(self) -> None:
         with self._home.sender() as sender:
             while not self._stop.is_set():
-                path = _small(self._folder)
+                path = small(self._folder)
                 try:
                     if sender.send(path) == 0x0000:
                         self.acknowledged.append(path.stem)
@@ -90,9 +85,9 @@ def _sops(home: House, uid: str) -> list[str]:
 def test_what_was_to_be_sent_is_sent_from_the_restored_node_once_released(tmp_path: Path) -> None:
     with house(tmp_path) as home:
         answered(home, chest(tmp_path))
-        waiting = kept(home, _small(tmp_path))
+        waiting = kept(home, small(tmp_path))
         backup.make(home.settings, tmp_path / "copy")
-        late = kept(home, _small(tmp_path))
+        late = kept(home, small(tmp_path))
         deliver(home)
         sent = home.pacs.copies
         assert len(sent) == 2
@@ -125,7 +120,7 @@ def test_a_backup_forgets_what_the_node_forgot(tmp_path: Path) -> None:
 
 def test_a_folder_that_is_no_backup_or_lies_inside_is_refused(tmp_path: Path) -> None:
     with house(tmp_path) as home:
-        kept(home, _small(tmp_path))
+        kept(home, small(tmp_path))
         with pytest.raises(StoreError, match="outside the data directory"):
             backup.make(home.settings, home.settings.data_dir / "copy")
         with pytest.raises(StoreError, match="is no whole backup"):

@@ -108,7 +108,7 @@ def test_a_port_that_is_taken(home: House) -> None:
 
 
 @pytest.mark.parametrize("role", ["serve", "receive", "deliver"])
-def test_a_second_instance_on_one_data_directory(home: House, role: str) -> None:
+def test_f12_a_second_node_on_one_data_directory_refuses(home: House, role: str) -> None:
     command = ["serve"] if role == "serve" else ["serve", "--only", role]
     with Guard(home.settings.data_dir, role):
         result = home.command(*command)

@@ -58,7 +58,7 @@ def _audit_accounts_for(home: House, outcome: str) -> None:
 
 
 @pytest.mark.parametrize("point", RECEIVING)
-def test_while_receiving(tmp_path: Path, point: str) -> None:
+def test_f2_while_receiving(tmp_path: Path, point: str) -> None:
     path = chest(tmp_path)
     with house(tmp_path) as home:
         dying = home.dying("receive", point)
@@ -75,7 +75,7 @@ def test_while_receiving(tmp_path: Path, point: str) -> None:
 
 
 @pytest.mark.parametrize("point", SCREENING)
-def test_while_screening(tmp_path: Path, point: str) -> None:
+def test_f2_while_screening(tmp_path: Path, point: str) -> None:
     with house(tmp_path) as home:
         with home.role("receive"):
             assert _acknowledged(home, chest(tmp_path))
@@ -86,7 +86,7 @@ def test_while_screening(tmp_path: Path, point: str) -> None:
 
 
 @pytest.mark.parametrize("point", DELIVERING)
-def test_while_delivering(tmp_path: Path, point: str) -> None:
+def test_f2_while_delivering(tmp_path: Path, point: str) -> None:
     with house(tmp_path) as home:
         answered(home, chest(tmp_path))
         assert home.dying("deliver", point).wait(60) == DIED
