@@ -23,7 +23,7 @@ from prescreen import doctor, housekeeping, node, pipeline
 from prescreen.dicom.image import identify
 from prescreen.errors import PrescreenError, Refusal, StoreError
 from prescreen.settings import Settings
-from prescreen.store import audit, recovery, salvage
+from prescreen.store import audit, recovery, rejections, salvage
 from prescreen.store.arrival import Arrival, arrive
 from prescreen.store.database import open_database, reading, writing
 from prescreen.store.destinations import Destinations
@@ -33,7 +33,7 @@ from prescreen.store.queue import utc_now
 from prescreen.store.results import Told
 from prescreen.store.salvage import Facts
 from prescreen.store.spool import Spool, make_durable
-from prescreen.study import Disposition, Identity, Incoming, Priority
+from prescreen.study import Disposition, Identity, Incoming, Priority, Rejection
 
 WHO = "prescreen doctor"
 HELD = "everything is on hold: look at `prescreen status`, then `prescreen release --why …`"
@@ -46,6 +46,8 @@ class Mended:
     said: list[str] = field(default_factory=list)
     files: int = 0
     results: int = 0
+    #: rejection notes that were taken in, by when they came
+    notes: list[tuple[datetime.datetime, Rejection]] = field(default_factory=list)
 
     def say(self, text: str) -> None:
         self.said.append(text)
@@ -241,6 +243,8 @@ def reconcile(engine: Engine, spool: Spool, settings: Settings, facts: Facts, do
         numbers = {told[number].job_id for number in lacking.results}
         recovery.cancel(connection, recovery.unseen(told) & numbers, now)
         recovery.mark(connection, facts.deliveries, now)
+        for _, note in sorted(done.notes, key=lambda note: note[0]):
+            rejections.reject(connection, note, now)
         _lost(connection, spool.data_dir, done, now)
         waiting = recovery.open_waiting(connection, now)
         late = recovery.make_due(connection, now + doctor.FAR, now)
@@ -293,7 +297,7 @@ def _adopt(
         identity.sop_class_uid,
         identity.sop_instance_uid,
         identity.transfer_syntax_uid,
-        b"",
+        part10,
         sender,
         "",
         address,
@@ -304,6 +308,8 @@ def _adopt(
         removable.append(file)
     else:
         done.files += 1
+        if (note := pipeline.rejection_of(identity, incoming, settings.screen)) is not None:
+            done.notes.append((came, note))
 
 
 def _modified(file: Path) -> datetime.datetime:

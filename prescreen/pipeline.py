@@ -69,6 +69,10 @@ RADIOGRAPH_MODALITIES = frozenset({None, "CR", "DX"})
 PRIORITIES = {"STAT": Priority.STAT, "HIGH": Priority.HIGH}
 
 
+#: Seconds after which a study is tried again whose answer found no room on the disk.
+PASSING = 30.0
+
+
 # --- receive → keep --------------------------------------------------------------------------
 
 
@@ -236,11 +240,17 @@ def _settle(job: Job, results: Results, tools: Tools, error: str | None = None) 
 
 
 def _failed(job: Job, tools: Tools, error: Exception) -> None:
-    """Ours and final: a notice now. Anything else: again, later, with the traceback kept."""
+    """Ours and final: a notice now. Anything else: again, later, with the traceback kept.
+
+    A full disk or a locked database says nothing about the study: such an attempt does not count,
+    so that no study is given up because of it, however long it lasts.
+    """
     logger.error("job %d: attempt %d: %s", job.job_id, job.attempt, type(error).__name__)
     trace = "".join(traceback.format_exception(error))
     try:
-        if isinstance(error, PrescreenError) and not error.retryable:
+        if isinstance(error, OutOfResources | StoreError) and error.retryable:
+            tools.queue.retry(job, trace, delay=PASSING, reason="resources", counts=False)
+        elif isinstance(error, PrescreenError) and not error.retryable:
             _give_up(job, tools, "error", trace)
         else:
             tools.queue.retry(job, trace, delay=backoff(job.attempt, 5, 300), reason="error")

@@ -17,6 +17,7 @@ from prescreen.edition import Edition, Replaced, carried_over, objects
 from prescreen.errors import StoreError
 from prescreen.screening import Image
 from prescreen.settings import MODERN, Settings
+from prescreen.store.intake import mapped
 from prescreen.store.queue import Queue
 from prescreen.store.results import Results, read_manifest, write_manifest
 from prescreen.store.settlement import audience_of
@@ -126,7 +127,8 @@ def _write_set(
     )
     found = []
     for item in objects(images, edition, job.earlier):
-        (draft / item.described.file_name).write_bytes(item.part10)
+        with mapped(draft):
+            (draft / item.described.file_name).write_bytes(item.part10)
         found.append(item.described)
     return found
 

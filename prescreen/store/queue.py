@@ -198,15 +198,29 @@ class Queue:
             until = self._clock() + datetime.timedelta(seconds=lease)
             _change(connection, job, {"lease_until": until})
 
-    def retry(self, job: Job, error: str, delay: float, reason: str | None = None) -> None:
+    def retry(
+        self,
+        job: Job,
+        error: str,
+        delay: float,
+        reason: str | None = None,
+        *,
+        counts: bool = True,
+    ) -> None:
         """Put the job back, due in `delay` seconds; `error` (may hold a traceback) is kept.
 
+        The attempt `counts` unless what went wrong was the node's own and passes (a full disk).
         The audit gets `reason`, a code, alone. Raises LeaseLost.
         """
         with writing(self._engine) as connection:
             now = self._clock()
             due_at = now + datetime.timedelta(seconds=delay)
-            _change(connection, job, {"due_at": due_at, "error": error, **_FREE})
+            tried = t.job.c.attempts if counts else t.job.c.attempts - 1
+            _change(
+                connection,
+                job,
+                {"due_at": due_at, "error": error, "attempts": tried, **_FREE},
+            )
             detail = {"attempt": job.attempt, "delay": delay, "reason": reason}
             _append(connection, "job.retried", job, now, detail)
 

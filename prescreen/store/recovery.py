@@ -307,7 +307,7 @@ def open_waiting(connection: Connection, now: datetime.datetime) -> int:
     waiting = (
         select(instance.instance_id, instance.study_id, t.study.c.study_instance_uid)
         .select_from(t.instance.join(t.study, instance.study_id == t.study.c.study_id))
-        .where(instance.removed_at.is_(None), ~in_a_job)
+        .where(instance.removed_at.is_(None), instance.rejected_at.is_(None), ~in_a_job)
         .where(instance.disposition.in_([Disposition.NEW, Disposition.AGAIN]))
         .order_by(instance.instance_id)
     )

@@ -16,6 +16,7 @@ from typing import Any
 
 from prescreen.errors import StoreError
 from prescreen.store.answers import Answer, as_plain, from_json, plain
+from prescreen.store.intake import mapped
 from prescreen.study import Audience, Disposition, ImageResult, Job, Outcome, ResultObject
 
 NAME = "manifest.json"
@@ -33,7 +34,10 @@ class Results:
 
 
 def write_manifest(folder: Path, job: Job, results: Results, destinations: Sequence[str]) -> None:
-    """Write the manifest into a draft folder; publishing the folder makes it durable."""
+    """Write the manifest into a draft folder; publishing the folder makes it durable.
+
+    Raises OutOfResources where there is no room.
+    """
     content = {
         "version": _VERSION,
         "job_id": job.job_id,
@@ -50,7 +54,8 @@ def write_manifest(folder: Path, job: Job, results: Results, destinations: Seque
         "sha256": {item.file_name: _sha256(folder / item.file_name) for item in results.objects},
     }
     text = json.dumps(content, default=plain, allow_nan=False)
-    (folder / NAME).write_text(text, encoding="utf-8")
+    with mapped(folder):
+        (folder / NAME).write_text(text, encoding="utf-8")
 
 
 def _sha256(path: Path) -> str | None:

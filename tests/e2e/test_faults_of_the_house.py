@@ -35,7 +35,8 @@ def nothing_is_lost(home: House, acknowledged: list[str]) -> None:
     with reading(engine) as connection:
         rows = recovery.kept(connection)
         query = "SELECT sop_instance_uid, path FROM instance WHERE removed_at IS NULL"
-        files = dict(connection.exec_driver_sql(query).all())
+        found = connection.exec_driver_sql(query).all()
+    files = {str(uid): str(path) for uid, path in found}
     lost = [
         uid
         for uid in acknowledged
