@@ -9,9 +9,10 @@ from pathlib import Path
 
 from prescreen import frontal, housekeeping, node
 from prescreen.dicom.send import echo
+from prescreen.dicom.tls import for_listening
 from prescreen.errors import PrescreenError
 from prescreen.nets.weights import describe
-from prescreen.settings import Destination, Settings
+from prescreen.settings import Destination, ReceiveTLS, Settings
 from prescreen.store import audit
 from prescreen.store.database import integrity
 
@@ -32,7 +33,8 @@ def run(settings: Settings, config: Path | None) -> list[Check]:
     checks.append(_tried("weights", lambda: _weights(settings)))
     checks.append(_tried("store", lambda: _store(settings)))
     checks.append(_tried("room", lambda: _room(settings)))
-    warnings = housekeeping.expiring(settings.housekeeping, time.time())
+    watched = settings.housekeeping.model_copy(update={"certificates": settings.certificates})
+    warnings = housekeeping.expiring(watched, time.time())
     checks += [Check("certificate", False, warning) for warning in warnings]
     for destination in settings.destinations:
         checks.append(_tried(f"destination {destination.name}", _asks(destination, settings)))
@@ -47,13 +49,28 @@ def _tried(what: str, look: Callable[[], str]) -> Check:
 
 
 def _door(settings: Settings) -> Iterator[Check]:
+    """What is open, and to whom."""
     receive = settings.receive
-    where = f"{receive.ae_title} at {receive.host}:{receive.port}"
+    ways = {False: f"{receive.ae_title} at {receive.host}:{receive.port}"} if receive.clear else {}
+    if receive.tls is not None:
+        ways[True] = f"{receive.ae_title} at {receive.host}:{receive.tls.port} by TLS"
+        yield _tried("TLS", lambda: _certified(receive.tls))
     if not receive.peers:
-        said = f"{where}: nobody may send; name senders in [[receive.peers]]"
+        said = f"{' and '.join(ways.values())}: nobody may send; name senders in [[receive.peers]]"
         yield Check("door", True, said)
     for peer in receive.peers:
-        yield Check("door", True, f"{where}: {peer.ae_title} from {', '.join(peer.networks)}")
+        where = ways.get(peer.certificate is not None)
+        if where is None:
+            said = f"{peer.ae_title}: has no certificate and may not come in clear"
+            yield Check("door", False, said)
+        else:
+            yield Check("door", True, f"{where}: {peer.ae_title} from {', '.join(peer.networks)}")
+
+
+def _certified(files: ReceiveTLS | None) -> str:
+    assert files is not None
+    for_listening(files)
+    return f"certificate {files.certificate}"
 
 
 def _weights(settings: Settings) -> str:

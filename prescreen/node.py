@@ -8,6 +8,7 @@ what dies, and does the housekeeping.
 from __future__ import annotations
 
 import logging
+import math
 import os
 import signal
 import subprocess
@@ -29,7 +30,7 @@ from prescreen.dicom.send import Sender
 from prescreen.errors import SettingsError, StoreError
 from prescreen.line import Line
 from prescreen.settings import Settings
-from prescreen.store import audit
+from prescreen.store import audit, reader
 from prescreen.store.commitments import Commitments
 from prescreen.store.database import integrity, open_database
 from prescreen.store.guard import Guard
@@ -109,6 +110,25 @@ def device_of(settings: Settings) -> str | None:
 # --- the three roles -------------------------------------------------------------------------
 
 
+class Congestion:
+    """Why no more can be taken in just now; the jobs that wait are counted once a second."""
+
+    def __init__(self, store: Store, minimum_free: int, max_waiting: int) -> None:
+        self._store = store
+        self._minimum_free = minimum_free
+        self._max_waiting = max_waiting
+        self._counted, self._waiting = -math.inf, 0
+
+    def rule(self) -> str | None:
+        """`disk_full`, `queue_full`, or None."""
+        if self._store.spool.free() < self._minimum_free:
+            return "disk_full"
+        if time.monotonic() - self._counted > 1:
+            self._waiting = reader.waiting(self._store.engine)
+            self._counted = time.monotonic()
+        return "queue_full" if self._waiting >= self._max_waiting else None
+
+
 def receive(
     settings: Settings, stop: threading.Event, crash: Callable[[str], None] = _nothing
 ) -> None:
@@ -143,7 +163,15 @@ def receive(
     with _guard(settings, "receive"):
         keep_what_is_loaded()
         promised = Commitments(store.engine).answered
-        receiver = Receiver(settings.receive, keep, note, promised=promised, begin=begin)
+        congestion = Congestion(store, minimum_free, settings.receive.max_waiting)
+        receiver = Receiver(
+            settings.receive,
+            keep,
+            note,
+            promised=promised,
+            begin=begin,
+            congestion=congestion.rule,
+        )
         with receiver:
             logger.info("receiving as %s on port %d", settings.receive.ae_title, receiver.port)
             stop.wait()
@@ -324,9 +352,8 @@ def supervise(settings: Settings, config: Path | None) -> None:
             raise StoreError(f"{text}; `prescreen doctor --repair` makes it again")
         audit.record(store.engine, "node.started", {"version": __version__, "rules": gate.VERSION})
         supervisor = Supervisor(role_command(config))
-        keeper = Housekeeper(
-            store.engine, store.spool, settings.data_dir, settings.housekeeping, utc_now
-        )
+        watching = settings.housekeeping.model_copy(update={"certificates": settings.certificates})
+        keeper = Housekeeper(store.engine, store.spool, settings.data_dir, watching, utc_now)
         scheduler = keeper.schedule()
         scheduler.start()
         try:

@@ -60,10 +60,34 @@ class Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
+class Certified(Section):
+    """PEM files: our certificate (with its chain) and key, and who may vouch for the other side."""
+
+    certificate: Path
+    key: Path
+    authorities: Path
+
+
+class ReceiveTLS(Certified):
+    """Where peers come in by TLS (PS3.15 B.12)."""
+
+    port: Port = 2762
+
+
+class DestinationTLS(Certified):
+    """TLS to a destination; its certificate must carry `name` (default: its host)."""
+
+    name: str | None = None
+
+
 class Peer(Section):
-    """One sender that may associate: its AE title, and the networks it may come from."""
+    """One sender that may associate: its AE title, the networks it may come from, its certificate.
+
+    One with a `certificate` (a common name, DNS name or address in it) comes by TLS alone.
+    """
 
     ae_title: AETitle
+    certificate: str | None = None
     networks: tuple[str, ...] = ("127.0.0.0/8", "::1/128")
 
     @field_validator("networks")
@@ -84,11 +108,25 @@ class Receive(Section):
     max_pdu: int = Field(default=131_072, ge=4_096, le=1_048_576)
     max_object_mb: int = Field(default=2_048, ge=1, le=1_000_000)
     max_associations: int = Field(default=25, ge=1, le=500)
+    max_associations_per_peer: int = Field(default=20, ge=1, le=500)
     max_connections: int = Field(default=256, ge=8, le=768)
+    max_waiting: int = Field(default=10_000, ge=1)
     pdu_timeout: float = Field(default=30, gt=0)
     acse_timeout: float = Field(default=10, gt=0)
     dimse_timeout: float = Field(default=60, gt=0)
     network_timeout: float = Field(default=60, gt=0)
+    clear: bool = True
+    tls: ReceiveTLS | None = None
+
+    @model_validator(mode="after")
+    def _has_a_port(self) -> Receive:
+        if not self.clear and self.tls is None:
+            raise ValueError("clear = false needs [receive.tls]: else nothing is listened on")
+        if self.tls is None and any(peer.certificate for peer in self.peers):
+            raise ValueError("a peer with a certificate comes by TLS: add [receive.tls]")
+        if self.clear and self.tls is not None and self.tls.port == self.port:
+            raise ValueError("port and tls.port must differ")
+        return self
 
 
 class Screen(Section):
@@ -208,6 +246,7 @@ class Destination(Section):
     network_timeout: float = Field(default=60, gt=0)
     retry_first: float = Field(default=5, gt=0)
     retry_cap: float = Field(default=300, gt=0)
+    tls: DestinationTLS | None = None
     probe_every: float = Field(default=30, gt=0)
     objects_per_minute: int = Field(default=0, ge=0)
     query: Literal["if_offered", "none"] = "if_offered"
@@ -280,6 +319,13 @@ class Settings(BaseSettings):
         if len(set(names)) != len(names):
             raise ValueError("destinations have different names")
         return value
+
+    @property
+    def certificates(self) -> tuple[Path, ...]:
+        """Every certificate whose expiry matters, those of others last."""
+        used = [self.receive.tls, *(destination.tls for destination in self.destinations)]
+        paths = [path for one in used if one for path in (one.certificate, one.authorities)]
+        return tuple(dict.fromkeys([*paths, *self.housekeeping.certificates]))
 
     def destination(self, name: str) -> Destination:
         """The destination of that name; SettingsError lists those there are."""
@@ -370,4 +416,6 @@ _SECTIONS: dict[str, type[BaseModel]] = {
 
 def _section_at(location: tuple[int | str, ...]) -> type[BaseModel] | None:
     names = [part for part in location if isinstance(part, str)]
+    if names[-1:] == ["tls"]:
+        return ReceiveTLS if names[0] == "receive" else DestinationTLS
     return _SECTIONS.get(names[-1]) if names else Settings

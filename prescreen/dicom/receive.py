@@ -12,7 +12,6 @@ import logging
 import socketserver
 import threading
 import time
-import traceback
 from collections.abc import Callable
 from types import TracebackType
 from typing import Any
@@ -25,13 +24,15 @@ from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
 
 from prescreen import settings
 from prescreen.dicom import commitment
-from prescreen.dicom.admission import refusal_rule
+from prescreen.dicom.admission import Admission, Congestion
 from prescreen.dicom.door import Door, Entrant, House
 from prescreen.dicom.entity import application_entity, cut, is_uid, printable
 from prescreen.dicom.heap import give_back_freed, share_one_heap
 from prescreen.dicom.identity import TRANSFER_SYNTAXES
 from prescreen.dicom.messages import Begin, DataSet, InMemory, Limits
-from prescreen.dicom.throttle import Count, Throttle
+from prescreen.dicom.refusals import Audit, Refusals, trace
+from prescreen.dicom.throttle import Count
+from prescreen.dicom.tls import Renewed, for_listening
 from prescreen.errors import (
     DoesNotMatch,
     InvalidInstance,
@@ -42,7 +43,6 @@ from prescreen.errors import (
 from prescreen.study import Incoming
 
 Keep = Callable[[Incoming], None]
-Audit = Callable[[str, dict[str, Any]], None]
 
 logger = logging.getLogger(__name__)
 
@@ -56,11 +56,6 @@ _COMMENTS = {
     0xA900: "Data set does not match the command",
     0xC000: "Data set cannot be understood or was not kept",
 }
-
-# Result, source and reason of a rejection (PS3.8 Table 9-21).
-_REJECTED_PERMANENT = 0x01
-_BY_SERVICE_USER, _BY_PRESENTATION = 0x01, 0x03
-_CALLING_NOT_RECOGNISED, _CALLED_NOT_RECOGNISED = 0x03, 0x07
 
 
 class _Shared(list[PresentationContext]):
@@ -79,8 +74,11 @@ class Receiver:
     `keep` returns once the instance is durable. A Refusal it raises becomes that DIMSE status. It
     is called from one thread per association, several at a time. `audit` is given the kind
     ("association.refused") and a detail of codes: ae titles, address, rule, and how many like it
-    were left out since the last one. `begin` makes the unfinished file an object is written to
-    while it comes in; without it, objects come in memory.
+    were left out since the last one.
+
+    `begin` makes the unfinished file an object is written to while it comes in; without it, objects
+    come in memory. `congestion` says why nothing can be taken in just now (a code), or None: new
+    associations that could bring objects are then told to come again.
 
     `promised` takes down what a peer says of a storage commitment that it was asked for.
     """
@@ -93,46 +91,63 @@ class Receiver:
         *,
         promised: commitment.Note = lambda promise: False,
         begin: Begin = InMemory,
+        congestion: Congestion = lambda: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._settings = receive
         self._keep = keep
-        self._audit = audit
+        self._refusals = Refusals(audit, clock)
+        self._admission = Admission(receive, self._refusals, congestion)
         self._promised = promised
         self._begin = begin
-        self._throttle = Throttle(clock)
         self._storing = Count()
-        self._server: Door | None = None
-        self._thread: threading.Thread | None = None
+        self._doors: list[Door] = []
+        self._threads: list[threading.Thread] = []
 
     @property
     def port(self) -> int:
-        """The port listened on."""
-        return self._settings.port if self._server is None else self._server.server_address[1]
+        """The port listened on, in clear where there is one."""
+        return self._doors[0].server_address[1] if self._doors else self._settings.port
 
     def start(self) -> None:
-        """Listen and return. SettingsError where host or port cannot be listened on."""
+        """Listen and return. SettingsError where host, port or certificates cannot be used."""
         share_one_heap()
-        self._server = self._listen(self._entity())
-        self._thread = threading.Thread(
-            target=self._server.serve_forever, name="receive", daemon=True
-        )
-        self._thread.start()
+        entity = self._entity()
+        receive = self._settings
+        try:
+            if receive.clear:
+                self._doors.append(self._listen(entity, receive.port, None))
+            if receive.tls is not None:
+                certified = Renewed(receive.tls, for_listening)
+                self._doors.append(self._listen(entity, receive.tls.port, certified))
+        except SettingsError:
+            self._shut()
+            raise
+        for door in self._doors:
+            thread = threading.Thread(target=door.serve_forever, name="receive", daemon=True)
+            thread.start()
+            self._threads.append(thread)
 
     def stop(self, grace: float = 10.0) -> None:
         """Let nobody in any more, give stores in progress `grace` seconds, then end the rest.
 
         An instance whose answer does not leave in time was kept and comes again: a duplicate.
         """
-        if self._server is None or self._thread is None:
-            return
-        # not AssociationServer.shutdown: that unregisters a server only start_server registers
-        socketserver.BaseServer.shutdown(self._server)
-        self._server.server_close()
-        self._storing.wait_for_zero(grace)
-        _end(self._server.active_associations)
-        self._thread.join(grace)
-        self._server = None
+        for door in self._doors:
+            # not AssociationServer.shutdown: that unregisters a server only start_server registers
+            socketserver.BaseServer.shutdown(door)
+        doors = self._shut()
+        if doors:
+            self._storing.wait_for_zero(grace)
+            _end([association for door in doors for association in door.active_associations])
+        while self._threads:
+            self._threads.pop().join(grace)
+
+    def _shut(self) -> list[Door]:
+        doors, self._doors = self._doors, []
+        for door in doors:
+            door.server_close()
+        return doors
 
     def __enter__(self) -> Receiver:
         self.start()
@@ -161,14 +176,14 @@ class Receiver:
         entity.supported_contexts = [*entity.supported_contexts, commitment.context()]
         return entity
 
-    def _listen(self, entity: AE) -> Door:
+    def _listen(self, entity: AE, port: int, tls: Renewed | None) -> Door:
         try:
             server = entity.make_server(
-                (self._settings.host, self._settings.port),
+                (self._settings.host, port),
                 evt_handlers=[
-                    (evt.EVT_REQUESTED, self._admit),
+                    (evt.EVT_REQUESTED, self._admission.admit),
                     (evt.EVT_REQUESTED, commitment.only_from_providers),
-                    (evt.EVT_REJECTED, self._was_rejected),
+                    (evt.EVT_REJECTED, self._admission.was_rejected),
                     (evt.EVT_DIMSE_RECV, _abort_without_instance),
                     (evt.EVT_C_STORE, self._store),
                     (evt.EVT_N_EVENT_REPORT, commitment.answer, [self._promised]),
@@ -176,85 +191,24 @@ class Receiver:
                 ],
                 server_class=Door,
                 request_handler=Entrant,
-                house=self._house(),
+                house=self._house(tls),
             )
         except OSError as error:
-            raise _cannot_listen(self._settings, error) from None
+            raise _cannot_listen(self._settings.host, port, error) from None
         assert isinstance(server, Door)
         server.contexts = _Shared(server.contexts)
         return server
 
-    def _house(self) -> House:
+    def _house(self, tls: Renewed | None) -> House:
         receive = self._settings
         return House(
             Limits(receive.pdu_timeout, receive.max_pdu, receive.max_object_mb * 1_000_000),
             self._begin,
-            self._note_stranger,
+            self._refusals.stranger,
             receive.acse_timeout,
             receive.max_connections,
+            tls,
         )
-
-    def _admit(self, event: evt.Event) -> None:
-        """Reject the association unless called and calling AE title and network agree.
-
-        PS3.8 7.1.1.7 to 7.1.1.9: permanent, by the service user; calling (3) or called (7) AE title
-        not recognised. An unknown network is answered like an unknown title. Anything unforeseen
-        rejects.
-        """
-        request: Any = event.assoc.requestor.primitive
-        address = event.assoc.requestor.address
-        try:
-            rule = refusal_rule(
-                self._settings, request.called_ae_title, request.calling_ae_title, address
-            )
-        except Exception as error:
-            logger.error("association from %s could not be judged: %s", address, _trace(error))
-            rule = "undecided"
-        if rule is not None:
-            self._refuse(event.assoc, rule)
-
-    def _refuse(self, association: Association, rule: str) -> None:
-        called = rule == "called_ae_title"
-        reason = _CALLED_NOT_RECOGNISED if called else _CALLING_NOT_RECOGNISED
-        association.acse.send_reject(_REJECTED_PERMANENT, _BY_SERVICE_USER, reason)
-        association.kill()  # returns when the rejection has left
-        self._note_refusal(association, rule)
-
-    def _was_rejected(self, event: evt.Event) -> None:
-        """Tell of those the library turned away: transient, local limit exceeded."""
-        answer = event.assoc.acceptor.primitive
-        if answer is not None and answer.result_source == _BY_PRESENTATION:
-            self._note_refusal(event.assoc, "max_associations")
-
-    def _note_refusal(self, association: Association, rule: str) -> None:
-        request: Any = association.requestor.primitive
-        self._tell(
-            printable(request.calling_ae_title),
-            printable(request.called_ae_title),
-            association.requestor.address,
-            rule,
-        )
-
-    def _note_stranger(self, address: str, rule: str) -> None:
-        """Tell of who broke a rule before, or beside, asking for an association."""
-        self._tell("", "", address, rule)
-
-    def _tell(self, calling: str, called: str, address: str, rule: str) -> None:
-        detail = {
-            "calling_ae_title": calling,
-            "called_ae_title": called,
-            "address": address,
-            "rule": rule,
-        }
-        left_out = self._throttle.admit(tuple(detail.values()))
-        if left_out is None:
-            return
-        logger.warning(
-            "association refused: %s called %s from %s (rule %s; %d more like it since)",
-            *detail.values(),
-            left_out,
-        )
-        self._note("association.refused", {**detail, "left_out": left_out})
 
     def _store(self, event: evt.Event) -> int | Dataset:
         """Answer one C-STORE request (PS3.7 9.1.1, PS3.4 B.2.3).
@@ -282,35 +236,16 @@ class Receiver:
             self._say(event, refusal.status, f"{type(refusal).__name__}: {refusal}")
             return refusal.status
         except (OSError, MemoryError, StoreError) as error:
-            self._say(event, OUT_OF_RESOURCES, _trace(error))
+            self._say(event, OUT_OF_RESOURCES, trace(error))
             return OUT_OF_RESOURCES
         except Exception as error:
             # the seam to the peer: whatever else went wrong, it gets a status it knows
-            self._say(event, CANNOT_UNDERSTAND, _trace(error))
+            self._say(event, CANNOT_UNDERSTAND, trace(error))
             return CANNOT_UNDERSTAND
         return SUCCESS
 
     def _say(self, event: evt.Event, status: int, why: str) -> None:
-        calling = printable(event.assoc.requestor.ae_title)
-        left_out = self._throttle.admit((calling, str(status)), every=1.0)
-        if left_out is None:
-            return
-        logger.error(
-            "instance from %s refused with 0x%04X (%d more like it since): %s",
-            calling,
-            status,
-            left_out,
-            why,
-        )
-        detail = {"calling_ae_title": calling, "status": f"0x{status:04X}", "left_out": left_out}
-        self._note("instance.refused", detail)
-
-    def _note(self, kind: str, detail: dict[str, Any]) -> None:
-        """Audit what was refused; whether that works or not, the peer gets its answer."""
-        try:
-            self._audit(kind, detail)
-        except Exception as error:
-            logger.error("%s could not be audited: %s", kind, _trace(error))
+        self._refusals.instance(printable(event.assoc.requestor.ae_title), status, why)
 
 
 def _end(associations: list[Association]) -> None:
@@ -371,26 +306,18 @@ def _answer(status: int) -> Dataset:
     return answer
 
 
-def _trace(error: BaseException) -> str:
-    """Where an error came from, without its text: that may quote values of the data set."""
-    frames = "".join(traceback.format_tb(error.__traceback__))
-    cause = error.__cause__ or error.__context__
-    before = "" if cause is None else f"{_trace(cause)}then "
-    return f"{before}{type(error).__name__} at\n{frames}"
-
-
-def _cannot_listen(receive: settings.Receive, error: OSError) -> SettingsError:
+def _cannot_listen(host: str, port: int, error: OSError) -> SettingsError:
     if error.errno == errno.EADDRINUSE:
         return SettingsError(
-            f"receive.port = {receive.port}: another program listens there on {receive.host}; "
-            f"stop it (ss -ltnp 'sport = :{receive.port}' names it) or choose another port"
+            f"receive.port = {port}: another program listens there on {host}; "
+            f"stop it (ss -ltnp 'sport = :{port}' names it) or choose another port"
         )
     if error.errno == errno.EACCES:
         return SettingsError(
-            f"receive.port = {receive.port}: ports below 1024 need a privilege; choose 11112, or "
+            f"receive.port = {port}: ports below 1024 need a privilege; choose 11112, or "
             "give the service AmbientCapabilities=CAP_NET_BIND_SERVICE"
         )
     return SettingsError(
-        f"receive.host = {receive.host!r}: cannot be listened on "
+        f"receive.host = {host!r}: cannot be listened on "
         f"({error.strerror or 'unknown'}); use an address of this machine, or 0.0.0.0 for all"
     )

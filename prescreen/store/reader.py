@@ -71,6 +71,13 @@ def status(engine: Engine, now: datetime.datetime) -> Status:
         )
 
 
+def waiting(engine: Engine) -> int:
+    """How many jobs are still to be screened."""
+    with reading(engine) as connection:
+        counted = select(func.count()).select_from(t.job).where(t.job.c.stage == Stage.SCREEN)
+        return connection.scalars(counted).one()
+
+
 def _count(connection: Connection, table: str) -> int:
     counted = select(func.count()).select_from(t.metadata.tables[table])
     return connection.scalars(counted).one()

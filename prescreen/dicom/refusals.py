@@ -1,0 +1,77 @@
+"""What is said of those who are kept out: in the log and the audit, once a minute for each kind."""
+
+from __future__ import annotations
+
+import logging
+import time
+import traceback
+from collections.abc import Callable
+from typing import Any
+
+from prescreen.dicom.throttle import Throttle
+
+Audit = Callable[[str, dict[str, Any]], None]
+
+logger = logging.getLogger(__name__)
+
+
+class Refusals:
+    """Tells of refused associations and instances; `audit` is given the kind and its detail.
+
+    Whether that works or not, the peer gets its answer.
+    """
+
+    def __init__(self, audit: Audit, clock: Callable[[], float] = time.monotonic) -> None:
+        self._audit = audit
+        self._throttle = Throttle(clock)
+
+    def stranger(self, address: str, rule: str) -> None:
+        """Tell of who broke a rule before, or beside, asking for an association."""
+        self.association("", "", address, rule)
+
+    def association(self, calling: str, called: str, address: str, rule: str) -> None:
+        """Tell of an association that was refused or ended; the AE titles printable."""
+        detail = {
+            "calling_ae_title": calling,
+            "called_ae_title": called,
+            "address": address,
+            "rule": rule,
+        }
+        left_out = self._throttle.admit(tuple(detail.values()))
+        if left_out is None:
+            return
+        logger.warning(
+            "association refused: %s called %s from %s (rule %s; %d more like it since)",
+            *detail.values(),
+            left_out,
+        )
+        self._note("association.refused", {**detail, "left_out": left_out})
+
+    def instance(self, calling: str, status: int, why: str) -> None:
+        """Tell of an instance that was not kept; `why` quotes nothing of it."""
+        left_out = self._throttle.admit((calling, str(status)), every=1.0)
+        if left_out is None:
+            return
+        logger.error(
+            "instance from %s refused with 0x%04X (%d more like it since): %s",
+            calling,
+            status,
+            left_out,
+            why,
+        )
+        detail = {"calling_ae_title": calling, "status": f"0x{status:04X}", "left_out": left_out}
+        self._note("instance.refused", detail)
+
+    def _note(self, kind: str, detail: dict[str, Any]) -> None:
+        try:
+            self._audit(kind, detail)
+        except Exception as error:
+            logger.error("%s could not be audited: %s", kind, trace(error))
+
+
+def trace(error: BaseException) -> str:
+    """Where an error came from, without its text: that may quote values of the data set."""
+    frames = "".join(traceback.format_tb(error.__traceback__))
+    cause = error.__cause__ or error.__context__
+    before = "" if cause is None else f"{trace(cause)}then "
+    return f"{before}{type(error).__name__} at\n{frames}"
