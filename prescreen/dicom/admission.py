@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import ipaddress
 import logging
-from collections.abc import Callable, Sequence
+import struct
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from pynetdicom import evt
@@ -13,8 +16,8 @@ from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
 
 from prescreen import settings
 from prescreen.dicom.entity import printable
+from prescreen.dicom.lobby import Guest, Turned
 from prescreen.dicom.refusals import Refusals, trace
-from prescreen.dicom.tls import certificate_names
 
 logger = logging.getLogger(__name__)
 
@@ -24,6 +27,8 @@ _BY_SERVICE_USER, _BY_PRESENTATION = 0x01, 0x03
 _CALLING_NOT_RECOGNISED, _CALLED_NOT_RECOGNISED = 0x03, 0x07
 _TEMPORARY_CONGESTION, _LOCAL_LIMIT_EXCEEDED = 0x01, 0x02
 
+#: Calling AE title and address.
+Who = tuple[str, str]
 #: Why nothing can be taken in just now (a code), or None.
 Congestion = Callable[[], str | None]
 
@@ -69,7 +74,7 @@ def _certified(peer: settings.Peer, names: frozenset[str] | None) -> bool:
 
 
 class Admission:
-    """Lets associations in, or rejects them and tells `refusals`.
+    """Who is inside, and who may join them. What it rejects it tells `refusals`.
 
     `congestion` is asked for each association that could bring objects; others (C-ECHO) come in
     all the same.
@@ -81,79 +86,72 @@ class Admission:
         self._settings = receive
         self._refusals = refusals
         self._congestion = congestion
+        self._inside: list[tuple[Association, Who]] = []
+        self._judging = threading.Lock()
 
-    def admit(self, event: evt.Event) -> None:
-        """Reject the association unless all rules let it in. Bound to EVT_REQUESTED.
+    @contextmanager
+    def judged(
+        self, guest: Guest, names: frozenset[str] | None
+    ) -> Iterator[Callable[[Association], None]]:
+        """Gives the function that counts a guest's association in; or raises Turned.
 
-        PS3.8 7.1.1.7 to 7.1.1.9 and Table 9-21: permanent, by the service user, calling (3) or
-        called (7) AE title not recognised; an unknown network or certificate is answered like an
-        unknown title. Transient, by the presentation service provider: temporary congestion (1),
-        local limit exceeded (2). Anything unforeseen rejects.
+        One guest at a time, so that limits are exact. Only the fixed fields of its request were
+        looked at so far. PS3.8 7.1.1.7 to 7.1.1.9 and Table 9-21: permanent, by the service user,
+        calling (3) or called (7) AE title not recognised; an unknown network or certificate is
+        answered like an unknown title. Transient, by the presentation service provider: local limit
+        exceeded (2).
+        """
+        who = guest.calling, guest.address[0]
+        with self._judging:
+            rule = self._rule(guest, names)
+            if rule is not None:
+                called = rule == "called_ae_title"
+                reason = _CALLED_NOT_RECOGNISED if called else _CALLING_NOT_RECOGNISED
+                raise self._turned(guest, rule, _PERMANENT, _BY_SERVICE_USER, reason)
+            rule = self._limit(who)
+            if rule is not None:
+                answer = (_TRANSIENT, _BY_PRESENTATION, _LOCAL_LIMIT_EXCEEDED)
+                raise self._turned(guest, rule, *answer)
+            yield lambda association: self._inside.append((association, who))
+
+    def look_at_contexts(self, event: evt.Event) -> None:
+        """Reject who wants to send while nothing can be taken in. Bound to EVT_REQUESTED.
+
+        Transient, by the presentation service provider: temporary congestion (1).
         """
         association = event.assoc
-        rule = self._rule(association)
-        if rule is not None:
-            called = rule == "called_ae_title"
-            reason = _CALLED_NOT_RECOGNISED if called else _CALLING_NOT_RECOGNISED
-            self._reject(association, rule, _PERMANENT, _BY_SERVICE_USER, reason)
-        elif self._is_crowded(association):
-            rule = "max_associations_per_peer"
-            self._reject(association, rule, _TRANSIENT, _BY_PRESENTATION, _LOCAL_LIMIT_EXCEEDED)
-        elif _may_store(association) and (rule := self._congestion()) is not None:
-            self._reject(association, rule, _TRANSIENT, _BY_PRESENTATION, _TEMPORARY_CONGESTION)
-
-    def was_rejected(self, event: evt.Event) -> None:
-        """Tell of those the library turned away: transient, local limit exceeded."""
-        answer = event.assoc.acceptor.primitive
-        if answer is not None and answer.result_source == _BY_PRESENTATION:
-            self._tell(event.assoc, "max_associations")
-
-    def _rule(self, association: Association) -> str | None:
+        rule = self._congestion() if _may_store(association) else None
+        if rule is None:
+            return
+        association.acse.send_reject(_TRANSIENT, _BY_PRESENTATION, _TEMPORARY_CONGESTION)
+        association.kill()  # returns when the rejection has left
         request: Any = association.requestor.primitive
-        address = association.requestor.address
-        connection = association.dul.socket.socket if association.dul.socket else None
+        titles = printable(request.calling_ae_title), printable(request.called_ae_title)
+        self._refusals.association(*titles, association.requestor.address, rule)
+
+    def _rule(self, guest: Guest, names: frozenset[str] | None) -> str | None:
+        """Anything unforeseen keeps out."""
+        address = guest.address[0]
         try:
-            return refusal_rule(
-                self._settings,
-                request.called_ae_title,
-                request.calling_ae_title,
-                address,
-                certificate_names(connection),
-            )
+            return refusal_rule(self._settings, guest.called, guest.calling, address, names)
         except Exception as error:
             logger.error("association from %s could not be judged: %s", address, trace(error))
             return "undecided"
 
-    def _is_crowded(self, association: Association) -> bool:
-        """Whether the same peer has as many associations as one may have."""
-        who = _who(association)
-        others = [
-            other
-            for other in association.ae.active_associations
-            if other is not association and other.is_established and _who(other) == who
-        ]
-        return len(others) >= self._settings.max_associations_per_peer
+    def _limit(self, who: Who) -> str | None:
+        """The limit that one more of this peer would exceed."""
+        self._inside = [(other, its) for other, its in self._inside if other.is_alive()]
+        if len(self._inside) >= self._settings.max_associations:
+            return "max_associations"
+        same = sum(its == who for _, its in self._inside)
+        if same >= self._settings.max_associations_per_peer:
+            return "max_associations_per_peer"
+        return None
 
-    def _reject(
-        self, association: Association, rule: str, result: int, source: int, reason: int
-    ) -> None:
-        association.acse.send_reject(result, source, reason)
-        association.kill()  # returns when the rejection has left
-        self._tell(association, rule)
-
-    def _tell(self, association: Association, rule: str) -> None:
-        request: Any = association.requestor.primitive
-        self._refusals.association(
-            printable(request.calling_ae_title),
-            printable(request.called_ae_title),
-            association.requestor.address,
-            rule,
-        )
-
-
-def _who(association: Association) -> tuple[str, str]:
-    request: Any = association.requestor.primitive
-    return request.calling_ae_title.strip(), association.requestor.address
+    def _turned(self, guest: Guest, rule: str, result: int, source: int, reason: int) -> Turned:
+        titles = printable(guest.calling), printable(guest.called)
+        self._refusals.association(*titles, guest.address[0], rule)
+        return Turned(None, struct.pack(">BxIxBBB", 0x03, 4, result, source, reason))
 
 
 def _may_store(association: Association) -> bool:

@@ -1,4 +1,4 @@
-"""The association server: it accepts, and leaves all else to the lobby and the upper layer."""
+"""The association server: it accepts, and leaves all else to lobby, admission and upper layer."""
 
 from __future__ import annotations
 
@@ -9,25 +9,27 @@ from dataclasses import dataclass
 from typing import Any
 
 from pynetdicom.association import Association
+from pynetdicom.pdu import A_ASSOCIATE_RQ
 from pynetdicom.transport import AssociationServer, AssociationSocket, RequestHandler
 
-from prescreen.dicom.lobby import Guest, Lobby
+from prescreen.dicom.admission import Admission
+from prescreen.dicom.lobby import Guest, Lobby, Turned
 from prescreen.dicom.messages import Begin, Limits, Messages
+from prescreen.dicom.tls import certificate_names
 from prescreen.dicom.upper_layer import Provider
-
-#: Associations beyond the most there may be: they are there to be told so.
-_TO_BE_TOLD = 8
 
 
 @dataclass(frozen=True)
 class House:
     """What an association needs of the node it comes to.
 
-    `refused` is told address and rule; `tls` gives the context for the next connection.
+    `places` is how many may wait in the lobby, and `seconds_to_ask` for how long. `refused` is told
+    address and rule; `tls` gives the context for the next connection.
     """
 
     limits: Limits
     begin: Begin
+    admission: Admission
     refused: Callable[[str, str], None]
     seconds_to_ask: float
     places: int
@@ -35,14 +37,13 @@ class House:
 
 
 class Entrant(RequestHandler):
-    """Makes an association of a guest that has asked for one."""
+    """Makes an association of a guest that was let in."""
 
     server: Door
 
     def _create_association(self) -> Association:
         association = super()._create_association()
-        house, guest = self.server.house, self.server.entering
-        assert guest is not None
+        house, (guest, request) = self.server.house, self.server.entering
         address = guest.address[0]
 
         def violated(rule: str) -> None:
@@ -50,32 +51,30 @@ class Entrant(RequestHandler):
 
         association.dimse = messages = Messages(association, house.limits, house.begin, violated)
         association.dul = provider = Provider(
-            association, messages, house.limits, bytes(guest.request), violated
+            association, messages, house.limits, request, violated
         )
         provider.socket = AssociationSocket(association, client_socket=guest.connection)
         # these belong to the association, but are kept by its provider
         association.acse_timeout = self.ae.acse_timeout
         association.network_timeout = self.ae.network_timeout
+        self.server.entered = association
         return association
 
 
 class Door(AssociationServer):
     """Listens and accepts; who connects waits in the lobby until it has asked for an association.
 
-    At most `maximum_associations` and a few that are told so have threads.
+    Only who is let in gets threads.
     """
 
     request_queue_size = 128
+    entering: tuple[Guest, A_ASSOCIATE_RQ]
+    entered: Association
 
     def __init__(self, *arguments: Any, house: House, **options: Any) -> None:
         self.house = house
-        self.entering: Guest | None = None
         self._lobby = Lobby(
-            self._admit,
-            self._has_room,
-            house.refused,
-            seconds=house.seconds_to_ask,
-            places=house.places,
+            self._admit, house.refused, seconds=house.seconds_to_ask, places=house.places
         )
         super().__init__(*arguments, **options)
 
@@ -106,9 +105,21 @@ class Door(AssociationServer):
         super().server_close()
         self._lobby.close()
 
-    def _has_room(self) -> bool:
-        return len(self.active_associations) < self.ae.maximum_associations + _TO_BE_TOLD
-
     def _admit(self, guest: Guest) -> None:
-        self.entering = guest  # the lobby's thread admits one at a time
-        self.finish_request(guest.connection, guest.address)
+        """Make an association of a guest, or Turned."""
+        names = certificate_names(guest.connection)
+        with self.house.admission.judged(guest, names) as enter:
+            self.entering = guest, _decoded(guest)
+            self.finish_request(guest.connection, guest.address)
+            enter(self.entered)
+
+
+def _decoded(guest: Guest) -> A_ASSOCIATE_RQ:
+    """Turned where the request is not what a peer can mean."""
+    request = A_ASSOCIATE_RQ()
+    try:
+        request.decode(bytes(guest.content))
+        request.to_primitive()
+    except Exception:  # the library decodes: hostile content raises what it likes
+        raise Turned("malformed_request") from None
+    return request

@@ -28,8 +28,6 @@ logger = logging.getLogger(__name__)
 _A_ASSOCIATE_RQ, _HEADER, _SHORTEST = 0x01, 6, 68
 #: A-ABORT by the service provider: unexpected PDU (PS3.8 9.3.8).
 _ABORT = struct.pack(">BxI2xBB", 0x07, 4, 2, 2)
-#: Seconds after which it is looked again whether there is room for one that waits.
-_LOOK = 0.05
 
 
 @dataclass(eq=False)
@@ -40,37 +38,53 @@ class Guest:
     address: tuple[str, int]
     deadline: float
     shakes_hands: bool
-    request: bytearray = field(default_factory=bytearray)
+    content: bytearray = field(default_factory=bytearray)
+
+    @property
+    def called(self) -> str:
+        """The AE title it calls, as it stands in the request (PS3.8 Table 9-11)."""
+        return self.content[10:26].decode("ascii", "replace").strip(" \0")
+
+    @property
+    def calling(self) -> str:
+        """The AE title it calls itself."""
+        return self.content[26:42].decode("ascii", "replace").strip(" \0")
 
 
 class Turned(Exception):
-    """A guest that will not be an association; the text is the rule."""
+    """A guest that will not be an association: the rule, and the PDU that tells it.
+
+    Without a rule nobody else needs to be told.
+    """
+
+    def __init__(self, rule: str | None, answer: bytes = _ABORT) -> None:
+        super().__init__(rule)
+        self.rule = rule
+        self.answer = answer
 
 
 class Lobby:
     """Reads what guests send until they have asked for an association, then hands them to `admit`.
 
-    `has_room` is asked before each. `refused` is told address and rule of who broke one:
-    `no_request` (nothing within `seconds`, or not all of it), `not_dicom`, `request_too_long`,
-    `tls`, `lobby_full`. At most `places` wait; the oldest makes room for a new one.
+    `admit` takes the connection over, or raises Turned. `refused` is told address and rule of who
+    broke one: that of Turned, `no_request` (nothing within `seconds`, or not all of it),
+    `not_dicom`, `request_too_long`, `tls`, `lobby_full`. At most `places` wait; the oldest makes
+    room for a new one.
     """
 
     def __init__(
         self,
         admit: Callable[[Guest], None],
-        has_room: Callable[[], bool],
         refused: Callable[[str, str], None],
         *,
         seconds: float,
         places: int,
     ) -> None:
         self._admit = admit
-        self._has_room = has_room
         self._refused = refused
         self._seconds = seconds
         self._places = places
         self._new: deque[Guest] = deque()
-        self._ready: deque[Guest] = deque()
         self._guests: dict[Guest, None] = {}  # in order of arrival
         self._selector = selectors.DefaultSelector()
         self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
@@ -113,14 +127,8 @@ class Lobby:
         while self._new:
             self._seat(self._new.popleft())
         self._send_late_away()
-        while self._ready and self._has_room():
-            guest = self._ready.popleft()
-            if guest in self._guests:
-                self._hand_on(guest)
 
     def _patience(self) -> float | None:
-        if self._ready:
-            return _LOOK
         oldest = next(iter(self._guests), None)
         return None if oldest is None else max(0.0, oldest.deadline - time.monotonic())
 
@@ -136,18 +144,17 @@ class Lobby:
             if guest.shakes_hands:
                 self._shake_hands(guest)
             if not guest.shakes_hands and _has_asked(guest):
-                self._selector.unregister(guest.connection)
-                self._ready.append(guest)
+                self._hand_on(guest)
         except (BlockingIOError, ssl.SSLWantReadError):
             self._selector.modify(guest.connection, selectors.EVENT_READ, guest)
         except ssl.SSLWantWriteError:
             self._selector.modify(guest.connection, selectors.EVENT_WRITE, guest)
         except ssl.SSLError:
             self._send_away(guest, "tls")
-        except Turned as rule:
-            self._send_away(guest, str(rule))
+        except Turned as turned:
+            self._send_away(guest, turned.rule, turned.answer)
         except OSError:
-            self._send_away(guest, None)
+            self._send_away(guest, None)  # it left
 
     def _shake_hands(self, guest: Guest) -> None:
         assert isinstance(guest.connection, ssl.SSLSocket)
@@ -159,46 +166,43 @@ class Lobby:
         for guest in [guest for guest in self._guests if guest.deadline <= now]:
             self._send_away(guest, "no_request")
 
-    def _send_away(self, guest: Guest, rule: str | None) -> None:
-        """Close a connection; what one would tell the peer, it need not read."""
+    def _send_away(self, guest: Guest, rule: str | None, answer: bytes = _ABORT) -> None:
+        """Close a connection, the reason told; nothing is waited for."""
         self._guests.pop(guest, None)
         with contextlib.suppress(KeyError, ValueError):
             self._selector.unregister(guest.connection)
+        if not guest.shakes_hands:
+            with contextlib.suppress(OSError):
+                guest.connection.send(answer)
+        guest.connection.close()
         if rule is not None:
             self._refused(guest.address[0], rule)
-            if not guest.shakes_hands:
-                with contextlib.suppress(OSError):
-                    guest.connection.send(_ABORT)
-        guest.connection.close()
 
     def _hand_on(self, guest: Guest) -> None:
+        self._selector.unregister(guest.connection)
+        self._admit(guest)
         del self._guests[guest]
-        try:
-            self._admit(guest)
-        except Exception:
-            guest.connection.close()
-            raise
 
 
 def _has_asked(guest: Guest) -> bool:
     """Read on; True when the whole A-ASSOCIATE-RQ is here. Turned where it is none."""
     while True:
-        wanted = _wanted(guest.request) - len(guest.request)
+        wanted = _wanted(guest.content) - len(guest.content)
         if not wanted:
             return True
         part = guest.connection.recv(min(wanted, 65_536))
         if not part:
             raise ConnectionResetError
-        guest.request += part
+        guest.content += part
 
 
-def _wanted(request: bytearray) -> int:
+def _wanted(content: bytearray) -> int:
     """How long the request is, as far as it has told; Turned where it is none, or too long."""
-    if request and request[0] != _A_ASSOCIATE_RQ:
+    if content and content[0] != _A_ASSOCIATE_RQ:
         raise Turned("not_dicom")
-    if len(request) < _HEADER:
+    if len(content) < _HEADER:
         return _HEADER
-    length = int(struct.unpack_from(">I", request, 2)[0])
+    length = int(struct.unpack_from(">I", content, 2)[0])
     if length < _SHORTEST:
         raise Turned("not_dicom")
     if length > LONGEST_NEGOTIATION:

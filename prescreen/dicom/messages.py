@@ -35,7 +35,7 @@ LOOK = 0.25
 
 
 class Violation(Exception):
-    """The peer breaks a rule of the protocol; the text is a fixed word of ours."""
+    """The peer breaks a rule of the protocol; the text is a code of ours."""
 
 
 @dataclass(frozen=True)
@@ -179,7 +179,7 @@ class Messages(DIMSEServiceProvider):
         except Violation as violation:
             self._end(str(violation))
         except Exception:  # the library decodes the command set, and raises what it likes
-            self._end("malformed command set")
+            self._end("malformed_command_set")
 
     def _end(self, rule: str) -> None:
         self._violated(rule)
@@ -212,15 +212,15 @@ class Messages(DIMSEServiceProvider):
         data_set = message.data_set
         if value[0] & _COMMAND:
             if message.context_id is not None:
-                raise Violation("command after data set")
+                raise Violation("command_after_data_set")
             if message.encoded_command_set.tell() + len(value) > _LONGEST_COMMAND_SET:
-                raise Violation("command set too long")
+                raise Violation("command_set_too_long")
             return
         if message.context_id is None or not isinstance(data_set, DataSet):
-            raise Violation("data set before command")
+            raise Violation("data_set_before_command")
         if message.context_id != context_id:
-            raise Violation("data set of another presentation context")
+            raise Violation("data_set_in_another_context")
         is_stored = isinstance(message, C_STORE_RQ)
         longest = self._limits.longest_data_set if is_stored else _LONGEST_OTHER_DATA_SET
         if data_set.size + len(value) > longest:
-            raise Violation("data set too long")
+            raise Violation("data_set_too_long")

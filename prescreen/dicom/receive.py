@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import logging
 import socketserver
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -169,7 +170,7 @@ class Receiver:
             network_timeout=self._settings.network_timeout,
         )
         entity.maximum_pdu_size = self._settings.max_pdu
-        entity.maximum_associations = self._settings.max_associations
+        entity.maximum_associations = sys.maxsize  # they are counted in the admission
         entity.add_supported_context(Verification, [*TRANSFER_SYNTAXES[:2]])
         for context in AllStoragePresentationContexts:
             entity.add_supported_context(str(context.abstract_syntax), [*TRANSFER_SYNTAXES])
@@ -181,9 +182,8 @@ class Receiver:
             server = entity.make_server(
                 (self._settings.host, port),
                 evt_handlers=[
-                    (evt.EVT_REQUESTED, self._admission.admit),
+                    (evt.EVT_REQUESTED, self._admission.look_at_contexts),
                     (evt.EVT_REQUESTED, commitment.only_from_providers),
-                    (evt.EVT_REJECTED, self._admission.was_rejected),
                     (evt.EVT_DIMSE_RECV, _abort_without_instance),
                     (evt.EVT_C_STORE, self._store),
                     (evt.EVT_N_EVENT_REPORT, commitment.answer, [self._promised]),
@@ -204,6 +204,7 @@ class Receiver:
         return House(
             Limits(receive.pdu_timeout, receive.max_pdu, receive.max_object_mb * 1_000_000),
             self._begin,
+            self._admission,
             self._refusals.stranger,
             receive.acse_timeout,
             receive.max_connections,

@@ -19,6 +19,7 @@ from typing import Any
 
 from pynetdicom.association import Association
 from pynetdicom.dul import DULServiceProvider
+from pynetdicom.pdu import A_ASSOCIATE_RQ
 from pynetdicom.pdu_primitives import P_DATA
 
 from prescreen.dicom.messages import LOOK, Limits, Messages, Violation
@@ -67,13 +68,13 @@ class Provider(DULServiceProvider):
         association: Association,
         messages: Messages,
         limits: Limits,
-        request: bytes,
+        request: A_ASSOCIATE_RQ,
         violated: Callable[[str], None],
     ) -> None:
         super().__init__(association)
         self._messages = messages
         self._limits = limits
-        self._request: bytes | None = request
+        self._request: A_ASSOCIATE_RQ | None = request
         self._violated = violated
         self._run_loop_delay = 0.0  # it sleeps where it waits for the peer
         self._buffer = memoryview(bytearray(0))
@@ -93,6 +94,8 @@ class Provider(DULServiceProvider):
         """Run until the association ends, and let go of what it leaves behind."""
         try:
             super().run_reactor()
+        except Exception:  # the library's state machine knows no way on: the association ends
+            self._violated("unexpected_pdu")
         finally:
             with self._waking:
                 os.close(self._wake)
@@ -177,20 +180,20 @@ class Provider(DULServiceProvider):
             self._violated(str(violation))
             event = "Evt19"
         except Exception:  # the library decodes: hostile content raises what it likes
-            self._violated("malformed PDU")
+            self._violated("malformed_pdu")
             event = "Evt19"
         self.event_queue.put(event)
 
     def _read(self) -> str:
         if self._request is not None:
-            content, self._request = self._request, None
-        else:
-            kind, body = self._pdu()
-            if kind == _P_DATA and self.state_machine.current_state == "Sta6":
-                self._recv_pdu.put(_Data(list(self._values(body))))  # type: ignore[arg-type]
-                return "Evt10"
-            content = struct.pack(">BxI", kind, len(body)) + bytes(body)
-        pdu, event = self._decode_pdu(bytearray(content))
+            self._recv_pdu.put(self._request)
+            self._request = None
+            return "Evt6"
+        kind, body = self._pdu()
+        if kind == _P_DATA and self.state_machine.current_state == "Sta6":
+            self._recv_pdu.put(_Data(list(self._values(body))))  # type: ignore[arg-type]
+            return "Evt10"
+        pdu, event = self._decode_pdu(bytearray(struct.pack(">BxI", kind, len(body)) + body))
         self._recv_pdu.put(pdu)
         return event
 
@@ -201,7 +204,7 @@ class Provider(DULServiceProvider):
         self._fill(memoryview(header), deadline)
         kind, length = struct.unpack(">BxI", header)
         if length > self._longest(kind):
-            raise Violation("PDU too long")
+            raise Violation("pdu_too_long")
         if len(self._buffer) < length:
             self._buffer = memoryview(bytearray(max(length, self._limits.longest_pdu)))
         body = self._buffer[:length]
@@ -215,7 +218,7 @@ class Provider(DULServiceProvider):
             return 4
         if kind in (0x01, 0x02):
             return LONGEST_NEGOTIATION
-        raise Violation("PDU of unknown type")
+        raise Violation("unknown_pdu")
 
     def _fill(self, room: memoryview, deadline: float) -> None:
         """Read until `room` is full. TimeoutError at the deadline, OSError where the peer left."""
@@ -237,14 +240,14 @@ class Provider(DULServiceProvider):
         """Context id and value (message control header first) of each PDV (PS3.8 9.3.5.1)."""
         at, end = 0, len(body)
         if not end:
-            raise Violation("PDU without presentation data value")
+            raise Violation("empty_pdu")
         while at < end:
             if end - at < _HEADER:
-                raise Violation("presentation data value cut off")
+                raise Violation("malformed_pdv")
             length, context_id = struct.unpack_from(">IB", body, at)
             if not 2 <= length <= end - at - 4:
-                raise Violation("impossible length of a presentation data value")
+                raise Violation("malformed_pdv")
             if context_id not in self.assoc._accepted_cx:
-                raise Violation("presentation context was not accepted")
+                raise Violation("context_not_accepted")
             yield context_id, body[at + 5 : at + 4 + length]
             at += 4 + length
