@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 from pynetdicom import AE, build_context
 from pynetdicom.association import Association
+from pynetdicom.pdu import A_ASSOCIATE_RQ
 from pynetdicom.sop_class import ComputedRadiographyImageStorage  # type: ignore[attr-defined]
 
 from prescreen import settings
@@ -73,7 +74,7 @@ def _association() -> tuple[Any, socket.socket, socket.socket]:
     association._accepted_cx = {1: context}
     limits = Limits(pdu_seconds=1, longest_pdu=16_384, longest_data_set=32_768)
     messages = Messages(association, limits, InMemory, lambda rule: None)
-    provider = Provider(association, messages, limits, b"", lambda rule: None)
+    provider = Provider(association, messages, limits, A_ASSOCIATE_RQ(), lambda rule: None)
     provider._request = None
     provider.state_machine.current_state = "Sta6"
     association.dimse, association.dul = messages, provider
