@@ -38,8 +38,8 @@ def _shown(
 ) -> Finding:
     if finding.label in held:
         return replace(finding, state=FindingState.NOT_EVALUATED, reason="on_hold")
-    if finding.probability is None:
-        return finding  # what the weights do not know is said so, whoever reads it
+    if finding.threshold is None:
+        return finding  # what the weights cannot answer is said so, whoever reads it
     if audience is Audience.RELEASE and not reaches_bar(model, finding.label, view, bar):
         return replace(finding, state=FindingState.NOT_EVALUATED, reason="below_release_bar")
     return finding

@@ -27,17 +27,18 @@ from sqlalchemy import Engine
 from prescreen import __version__, frontal, gate, pipeline
 from prescreen.dicom.image import Decoder
 from prescreen.dicom.send import Sender
-from prescreen.errors import SettingsError, StoreError
+from prescreen.errors import SettingsError, StoreError, WeightsError
 from prescreen.line import Line
 from prescreen.settings import Settings
 from prescreen.store import audit, reader
+from prescreen.store.choice import Choice, Choices
 from prescreen.store.commitments import Commitments
 from prescreen.store.database import integrity, open_database
 from prescreen.store.guard import Guard
 from prescreen.store.outbox import Outbox
 from prescreen.store.queue import Queue, utc_now
 from prescreen.store.spool import Spool
-from prescreen.study import Incoming, Unfinished
+from prescreen.study import Incoming, Job, Unfinished
 from prescreen.worker import Worker, stop_on_signals
 
 logger = logging.getLogger(__name__)
@@ -73,10 +74,52 @@ def open_store(settings: Settings, crash: Callable[[str], None] = _nothing) -> S
     return Store(engine, Queue(engine, crash=crash), Outbox(engine, crash=crash), spool)
 
 
+#: Below the data directory: the weights that were chosen, a folder each, never changed.
+WEIGHTS = "weights"
+
+
 def weights_dir(settings: Settings) -> Path:
-    """The folder of weights in use: the settings', else those shipped with the package."""
+    """The folder of weights in use: the settings', else the chosen, else the shipped ones.
+
+    Raises WeightsError where what was chosen is no longer what it was.
+    """
     if settings.weights_dir is not None:
         return settings.weights_dir
+    choice = chosen_weights(settings)
+    if choice is None or choice.folder is None:
+        return shipped_weights()
+    folder = settings.data_dir / WEIGHTS / choice.folder
+    _require_unchanged(folder, choice)
+    return folder
+
+
+def chosen_weights(settings: Settings) -> Choice | None:
+    """What `prescreen weights use` chose last; None where it never did."""
+    database = settings.data_dir / "prescreen.db"
+    if not os.path.isfile(database):  # noqa: PTH113 - False where it may not be looked at
+        return None
+    engine = open_database(database)
+    try:
+        return Choices(engine).current()
+    finally:
+        engine.dispose()
+
+
+def _require_unchanged(folder: Path, choice: Choice) -> None:
+    from prescreen.nets.weights import digests  # not for the receiver: it stays small
+
+    told = {"findings": choice.findings, "lungs_heart": choice.lungs_heart}
+    found = digests(folder)
+    changed = [network for network in told if found[network] != told[network]]
+    if changed:
+        raise WeightsError(
+            f"{folder}: {changed[0]}.json is not what {choice.who} chose on {choice.at:%Y-%m-%d}; "
+            "choose again: prescreen weights use FOLDER, or prescreen weights use shipped"
+        )
+
+
+def shipped_weights() -> Path:
+    """The weights that come with the package."""
     here = Path(__file__).resolve().parent
     inside = here / "weights"
     return inside if inside.is_dir() else here.parent / "weights"
@@ -180,44 +223,63 @@ def receive(
 def screen(
     settings: Settings, stop: threading.Event, crash: Callable[[str], None] = _nothing
 ) -> None:
-    """Screen what is due until `stop`. Only this role imports torch."""
+    """Screen what is due until `stop`. Only this role imports torch.
+
+    When other weights are chosen, what is in hand is finished with the old ones, and what is
+    claimed afterwards goes through the new.
+    """
     with ExitStack() as stack:
         stack.enter_context(_guard(settings, "screen"))
         store = open_store(settings, crash)
         let_waiting_threads_sleep(os.environ)
-        # torch takes seconds to load: what is wrong so far has been said by now
-        from prescreen.nets.screener import Screener
-
-        limits = settings.screen
         decoder = stack.enter_context(open_decoder(settings))
-        screener = Screener(weights_dir(settings), device_of(settings), limits.engine)
-        frontal.shipped()  # what is missing shall be said at the start, not of every study
-        tools = pipeline.Tools(
-            settings, store.queue, store.spool, decoder, screener, screener.model, utc_now
-        )
-        model = screener.model
-        claim = partial(
-            store.queue.claim,
-            f"screen-{os.getpid()}",
-            limits.lease,
-            limits.batch,
-            # one more than is tried: the last claim writes the notice that says so
-            max_attempts=limits.max_attempts + 1,
-            weights={
-                "lungs_heart": model.lungs_heart.sha256,
-                "findings": model.findings.sha256,
-            },
-            rules=gate.VERSION,
-        )
-        worker = Worker(
-            claim,
-            partial(pipeline.screen, tools=tools),
-            partial(store.queue.renew, lease=limits.lease),
-            renew_every=limits.lease / 3,
-            longest=limits.stuck_seconds,
-        )
-        logger.info("screening with weights %s (%s)", model.findings.sha256[:12], screener.engine)
-        _run_until([worker], stop)
+        choices = Choices(store.engine)
+        while not stop.is_set():
+            choice = choices.current()
+            worker = _screener(settings, store, decoder)
+            is_over = partial(_differs, choices, choice)
+            _run_until([worker], stop, is_over if settings.weights_dir is None else None)
+
+
+def _differs(choices: Choices, choice: Choice | None) -> bool:
+    try:
+        if choices.current() == choice:
+            return False
+    except StoreError:
+        return False  # asked again in a second; the worker has its own words for it
+    logger.info("other weights were chosen; loading them")
+    return True
+
+
+def _screener(settings: Settings, store: Store, decoder: Decoder) -> Worker[Job]:
+    # torch takes seconds to load: what is wrong so far has been said by now
+    from prescreen.nets.screener import Screener
+
+    limits = settings.screen
+    screener = Screener(weights_dir(settings), device_of(settings), limits.engine)
+    frontal.shipped()  # what is missing shall be said at the start, not of every study
+    model = screener.model
+    tools = pipeline.Tools(settings, store.queue, store.spool, decoder, screener, model, utc_now)
+    weights = {"lungs_heart": model.lungs_heart.sha256, "findings": model.findings.sha256}
+    claim = partial(
+        store.queue.claim,
+        f"screen-{os.getpid()}",
+        limits.lease,
+        limits.batch,
+        # one more than is tried: the last claim writes the notice that says so
+        max_attempts=limits.max_attempts + 1,
+        weights=weights,
+        rules=gate.VERSION,
+    )
+    audit.record(store.engine, "weights.loaded", {"weights": weights, "engine": screener.engine})
+    logger.info("screening with weights %s (%s)", model.findings.sha256[:12], screener.engine)
+    return Worker(
+        claim,
+        partial(pipeline.screen, tools=tools),
+        partial(store.queue.renew, lease=limits.lease),
+        renew_every=limits.lease / 3,
+        longest=limits.stuck_seconds,
+    )
 
 
 def deliver(
@@ -251,11 +313,14 @@ class _Loop(Protocol):
     def stop(self) -> None: ...
 
 
-def _run_until(workers: Sequence[_Loop], stop: threading.Event) -> None:
+def _run_until(
+    workers: Sequence[_Loop], stop: threading.Event, is_over: Callable[[], bool] | None = None
+) -> None:
+    """Run the workers until `stop`, or until `is_over`, which is asked once a second."""
     threads = [threading.Thread(target=worker.run, daemon=True) for worker in workers]
     for thread in threads:
         thread.start()
-    while not stop.wait(1.0):
+    while not stop.wait(1.0) and not (is_over and is_over()):
         if any(not thread.is_alive() for thread in threads):
             raise StoreError("a worker's loop died; its traceback is in the log")
     for worker in workers:

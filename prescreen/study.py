@@ -305,8 +305,9 @@ class Finding:
 
     `probability` comes from the masked network, `probability_unmasked` from the unmasked head on
     the same features; where they fall on different sides of `threshold` the state is
-    `undetermined`. All three are 0…1, or None where the weights cannot answer for the label, which
-    then is `not_evaluated`. `reason` is a code where the state needs one.
+    `undetermined`. All three are 0…1. A label that the weights do not know has no probabilities
+    (None), one without operating point no threshold; neither is evaluated. `reason` is a code
+    where the state needs one.
     """
 
     label: str

@@ -13,8 +13,10 @@ from rich.table import Table
 from prescreen.checks import Check
 from prescreen.doctor import Complaint
 from prescreen.settings import Settings
+from prescreen.shelf import Holding
 from prescreen.store.reader import Status, StudyRecord
 from prescreen.store.recalls import Affected
+from prescreen.study import LABELS
 
 
 def _console() -> Console:
@@ -149,6 +151,28 @@ def show_study(record: StudyRecord, as_json: bool) -> None:
         console.print(_table("deliveries", columns, deliveries))
     events = [(f"{e.at:%H:%M:%S.%f}"[:-3], e.kind, _detail(e.detail)) for e in record.events]
     console.print(_table("audit trail (UTC)", ("at", "event", "detail"), events))
+
+
+def show_holdings(holdings: Sequence[Holding], as_json: bool) -> None:
+    """Print what weights there are."""
+    if as_json:
+        _print_json([asdict(holding) for holding in holdings])
+        return
+    columns = ("", "name", "version", "network", "evaluated", "released", "chosen", "problem")
+    rows = [
+        (
+            "in use" if h.in_use else "",
+            h.name,
+            h.version,
+            f"{h.architecture} {h.preset}",
+            f"{h.evaluated} of {len(LABELS)}",
+            h.released,
+            h.chosen,
+            h.problem,
+        )
+        for h in holdings
+    ]
+    _console().print(_table("weights", columns, rows))
 
 
 def _number(value: float | None) -> str:

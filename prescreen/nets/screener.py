@@ -160,7 +160,7 @@ class Screener:
         for label, p, q in zip(LABELS, masked, unmasked, strict=True):
             threshold = self.model.figures_of(label).threshold
             if threshold is None:
-                found.append(_unanswered(label, self._not_evaluated[label]))
+                found.append(_unanswered(label, float(p), float(q), self._not_evaluated[label]))
             else:
                 found.append(_finding(label, float(p), float(q), threshold, anatomy_found))
         return tuple(found)
@@ -187,9 +187,12 @@ def inside(maps: Tensor, coverage: Tensor) -> Tensor:
     return (maps * coverage).sum(dim=(2, 3)) / total.clamp_min(1e-12)
 
 
-def _unanswered(label: str, reason: str) -> Finding:
-    """What the weights cannot answer for has no number: one would be taken for an answer."""
-    return Finding(label, None, None, None, FindingState.NOT_EVALUATED, reason)
+def _unanswered(label: str, masked: float, unmasked: float, reason: str) -> Finding:
+    """What the weights do not know has no number: one would be taken for an answer."""
+    state = FindingState.NOT_EVALUATED
+    if reason == weights.NOT_IN_WEIGHTS:
+        return Finding(label, None, None, None, state, reason)
+    return Finding(label, masked, unmasked, None, state, reason)
 
 
 def _finding(label: str, masked: float, unmasked: float, threshold: float, found: bool) -> Finding:
