@@ -7,7 +7,7 @@ STAMP := $(VENV)/.installed
 RUNS ?= $(HOME)/.cache/prescreen/runs
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test check peers bench soak train clean
+.PHONY: help install demo test check peers viewers bench soak train clean
 
 help:  ## what can be made
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/ -/'
@@ -25,10 +25,16 @@ demo: $(STAMP)  ## real radiographs through the node; DICOM=path takes your own 
 	$(BIN)/prescreen demo $(if $(DICOM),$(DICOM),) --out demo-out
 
 peers:
-	@missing=; for peer in storescu storescp echoscu dsrdump dcmcjpeg Orthanc; do \
+	@missing=; for peer in storescu storescp echoscu dsrdump dcmcjpeg Orthanc chromium; do \
 	  command -v $$peer >/dev/null 2>&1 || [ -x /usr/sbin/$$peer ] || missing="$$missing $$peer"; done; \
 	if [ -n "$$missing" ]; then \
-	  echo "missing peers:$$missing; install them with: apt-get install -y dcmtk orthanc" >&2; exit 3; fi
+	  echo "missing peers:$$missing; install them with: apt-get install -y dcmtk orthanc orthanc-dicomweb chromium" >&2; exit 3; fi
+	@[ -e /usr/share/orthanc/plugins/libOrthancDicomWeb.so ] || { \
+	  echo "missing peer: Orthanc's DICOMweb; apt-get install -y orthanc-dicomweb" >&2; exit 3; }
+	@$(PYTHON) -c 'from tests.peers import ohif; ohif.require()'
+
+viewers: peers $(STAMP)  ## what real viewers show, written into docs/viewers.md
+	$(BIN)/python -m tests.e2e.viewers
 
 check: $(STAMP)  ## ruff, mypy --strict, import contracts
 	$(BIN)/ruff check .

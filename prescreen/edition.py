@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from prescreen.audience import for_audience, reaches_bar
-from prescreen.dicom import capture, narrative, regions, report
+from prescreen.dicom import capture, narrative, presentation, regions, report, segmentation
 from prescreen.dicom.document import Document, Predecessor
 from prescreen.dicom.wording import is_other_view
 from prescreen.screening import Image
@@ -142,6 +142,9 @@ def objects(
             yield from document(study)
     if "capture" in edition.kinds:
         yield from _captures(study)
+    for kind, overlay in _OVERLAYS.items():
+        if kind in edition.kinds:
+            yield from overlay(study)
 
 
 def _sr(study: _Study) -> Iterator[Written]:
@@ -183,6 +186,42 @@ def _described(kind: str, sop_class_uid: str, edition: Edition, name: str) -> Re
         file_name=f"{edition.audience}-{name}.dcm",
         fallback_sop_instance_uid=generate_uid() if falls_back else None,
     )
+
+
+def _presentations(study: _Study) -> Iterator[Written]:
+    """Of an image whose way to the screen is a table there is none: it would look otherwise."""
+    kind, uid = "presentation", presentation.GRAYSCALE_PRESENTATION_STATE
+    for item, image, document in _overlays(study, kind, uid):
+        if presentation.can_be_presented(image.source):
+            anatomy = study.anatomies[document.results[0].header.sop_instance_uid]
+            patient = study.images[-1].source
+            yield Written(item, presentation.presentation_state(document, anatomy, patient=patient))
+
+
+def _segmentations(study: _Study) -> Iterator[Written]:
+    kind, uid = "segmentation", segmentation.SEGMENTATION
+    for item, _, document in _overlays(study, kind, uid):
+        anatomy = study.anatomies[document.results[0].header.sop_instance_uid]
+        if anatomy.masks.any():
+            patient = study.images[-1].source
+            yield Written(item, segmentation.segmentation(document, anatomy, patient=patient))
+
+
+_OVERLAYS = {"presentation": _presentations, "segmentation": _segmentations}
+
+
+def _overlays(
+    study: _Study, kind: str, sop_class_uid: str
+) -> Iterator[tuple[ResultObject, Image, Document]]:
+    """One object for each image that was screened; an image each, so a series each."""
+    anatomies = study.anatomies
+    for number, (image, result) in enumerate(zip(study.images, study.shown, strict=True), start=1):
+        uid = result.header.sop_instance_uid
+        if uid in anatomies:
+            item = _described(kind, sop_class_uid, study.edition, f"{kind}-{number}")
+            item = replace(item, source_sop_instance_uid=uid)
+            document = study.document(item, [result])
+            yield item, image, replace(document, sources=[image.source], predecessors=())
 
 
 def _captures(study: _Study) -> Iterator[Written]:

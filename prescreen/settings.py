@@ -208,7 +208,7 @@ class Report(Section):
 
 
 #: Kinds of result objects, as they are called in settings, outbox and audit.
-ObjectKind = Literal["sr", "regions", "text", "capture"]
+ObjectKind = Literal["sr", "regions", "text", "capture", "presentation", "segmentation"]
 #: For viewers that show structured reports (OHIF, Weasis), and the capture for all others.
 MODERN: tuple[ObjectKind, ...] = ("sr", "regions", "capture")
 PRESETS: Mapping[str, tuple[ObjectKind, ...]] = {

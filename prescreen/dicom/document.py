@@ -114,7 +114,7 @@ class Document:
         earlier = [result.network for result in self.results if result.network is not None]
         put_equipment(elements, self.settings.manufacturer, self.model, local, earlier)
         put_coding_scheme(elements, self.settings.manufacturer)
-        self._put_series(elements, kind)
+        self._put_document_series(elements, kind)
         self._put_general(elements)
         _put_root(elements, kind)
         elements.put("ContentSequence", content)
@@ -135,16 +135,20 @@ class Document:
             _procedure_reported(self.sources[0]),
         ]
 
-    def _put_series(self, elements: Elements, kind: Kind) -> None:
+    def put_series(self, elements: Elements, modality: str, offset: int, description: str) -> None:
+        """General Series (C.7.3.1); `offset` is added to the series number of the settings."""
+        elements.put("Modality", modality)
+        elements.put("SeriesInstanceUID", self.series_instance_uid)
+        elements.put("SeriesNumber", str(self.settings.series_number + offset))
+        elements.put("SeriesDescription", description)
+        elements.put("InstanceNumber", "1")
+
+    def _put_document_series(self, elements: Elements, kind: Kind) -> None:
         """SR Document Series (C.17.1)."""
         is_notice = all(result.outcome is not Outcome.SCREENED for result in self.results)
         description = wording.NOTICE_DESCRIPTION if is_notice else kind.description
-        elements.put("Modality", "SR")
-        elements.put("SeriesInstanceUID", self.series_instance_uid)
-        elements.put("SeriesNumber", str(self.settings.series_number + kind.offset))
-        elements.put("SeriesDescription", description)
+        self.put_series(elements, "SR", kind.offset, description)
         elements.put("ReferencedPerformedProcedureStepSequence", [])
-        elements.put("InstanceNumber", "1")
 
     def _put_general(self, elements: Elements) -> None:
         """SR Document General (C.17.2)."""

@@ -158,17 +158,18 @@ def diameter(
 ) -> bytes:
     """A diameter (row, first column, last column) in pixels as NUM: mm where spacing is known."""
     pixels = ends[2] - ends[1]
-    spacing = None if source is None else _column_spacing(source)
+    spacing = None if source is None else pixel_spacing(source)
     if spacing is None:
         return number(relationship, name, pixels, codes.PIXELS, 1)
-    return number(relationship, name, pixels * spacing, codes.MILLIMETER, 1)
+    return number(relationship, name, pixels * spacing[1], codes.MILLIMETER, 1)
 
 
-def _column_spacing(source: pydicom.Dataset) -> float | None:
+def pixel_spacing(source: pydicom.Dataset) -> tuple[float, float] | None:
+    """Millimetres between rows and between columns, in the patient or else at the detector."""
     for keyword in _SPACINGS:
         spacing = Attributes(source).numbers(keyword)
         if len(spacing) == 2 and min(spacing) > 0:
-            return spacing[1]
+            return spacing[0], spacing[1]
     return None
 
 

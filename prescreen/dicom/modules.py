@@ -122,9 +122,13 @@ def local_time(source: pydicom.Dataset, made: datetime.datetime) -> datetime.dat
     return made.astimezone(zone)
 
 
-def put_times(elements: Elements, local: datetime.datetime) -> None:
+def put_times(
+    elements: Elements,
+    local: datetime.datetime,
+    names: Iterable[str] = ("Content", "InstanceCreation", "Series"),
+) -> None:
     """Content and creation of the instance, start of the series (C.7.3.1, C.12.1)."""
     date, time = f"{local:%Y%m%d}", f"{local:%H%M%S}"
-    for name in ("Content", "InstanceCreation", "Series"):
+    for name in names:
         elements.put(f"{name}Date", date)
         elements.put(f"{name}Time", time)

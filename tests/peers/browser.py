@@ -97,12 +97,13 @@ class Browser:
     def wait(self, condition: Callable[[], Any], what: str, seconds: float = 60) -> Any:
         """Wait until `condition` is true; its value. TimeoutError with `what` and the errors."""
         deadline = time.monotonic() + seconds
-        while not (value := condition()):
-            if time.monotonic() > deadline:
-                said = "; ".join(self.errors[-5:])
-                raise TimeoutError(f"{what}; the page says {self.text()[-600:]!r}; {said}")
+        while time.monotonic() < deadline:
+            with contextlib.suppress(RuntimeError):  # a page that is being replaced
+                if value := condition():
+                    return value
             time.sleep(0.25)
-        return value
+        said = "; ".join(self.errors[-5:])
+        raise TimeoutError(f"{what}; the page says {self.text()[-600:]!r}; {said}")
 
     def click(self, x: float, y: float, count: int = 1) -> None:
         """Press the left button at (x, y), `count` times as a double click is."""

@@ -9,15 +9,17 @@ import pydicom
 from prescreen.dicom.capture import capture
 from prescreen.dicom.document import Document, Predecessor
 from prescreen.dicom.narrative import narrative_report
+from prescreen.dicom.presentation import presentation_state
 from prescreen.dicom.regions import regions_report
 from prescreen.dicom.report import as_comprehensive_sr, measurement_report
+from prescreen.dicom.segmentation import segmentation
 from prescreen.settings import Report
 from prescreen.study import Radiograph
 from tests import results
 
 KINDS = (
     *("sr", "fallback sr", "replacing sr", "notice sr", "regions sr", "fallback regions sr"),
-    *("text sr", "notice text sr", "capture", "notice capture"),
+    *("text sr", "notice text sr", "capture", "notice capture", "presentation", "segmentation"),
 )
 
 
@@ -56,4 +58,6 @@ def every_kind(source: pydicom.Dataset, radiograph: Radiograph | None = None) ->
         "notice text sr": narrative_report(document(9, not_screened)),
         "capture": page(5, screened),
         "notice capture": page(6, not_screened),
+        "presentation": presentation_state(document(10, screened), results.anatomy()),
+        "segmentation": segmentation(document(11, screened), results.anatomy()),
     }

@@ -79,6 +79,12 @@ def fetch() -> Path:
     return target
 
 
+def require() -> None:
+    """End the process with the way out unless the viewer's files are there."""
+    if not (folder() / "index.html").is_file():
+        sys.exit("missing peer: OHIF; fetch it with: python3 -m tests.peers.ohif (needs npm)")
+
+
 class _Handler(http.server.BaseHTTPRequestHandler):
     """Files of the viewer; what begins with /dicom-web is asked of the archive."""
 

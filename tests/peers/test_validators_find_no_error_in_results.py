@@ -24,7 +24,10 @@ EXPECTED = (
     "(0040,a370)",  # a capture carries the request, which is no part of its IOD
     "needed to build DICOMDIR",
 )
-IODS = ("Comprehensive3DSR", "ComprehensiveSR", "BasicTextSR", "SCImage")
+IODS = (
+    *("Comprehensive3DSR", "ComprehensiveSR", "BasicTextSR", "SCImage"),
+    *("GrayscaleSoftcopyPresentationState", "Segmentation"),
+)
 #: What a source may lack, or have without a value.
 NOT_IN_THE_SOURCE = (
     *("PatientName", "PatientID", "PatientBirthDate", "PatientSex", "StudyDate", "StudyTime"),

@@ -1,0 +1,410 @@
+"""What real viewers show of a real radiograph's results: `python -m tests.e2e.viewers` writes it.
+
+One chest goes through the networks; every kind of object made of it goes to an Orthanc, and from
+there to OHIF in a browser; DCMTK's tools read the files. What each shows is observed, not assumed:
+docs/viewers.md holds the table, and a test holds the table to what is observed again.
+"""
+
+from __future__ import annotations
+
+import datetime
+import json
+import re
+import subprocess
+import tempfile
+import urllib.error
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, get_args
+
+import numpy as np
+import numpy.typing as npt
+import pydicom
+from PIL import Image
+
+from prescreen import edition, node, screening, settings
+from prescreen.dicom import codes, narrative, report
+from prescreen.dicom.report import measurement_report
+from prescreen.edition import Edition, Written
+from prescreen.study import LABELS, Audience, Instance
+from tests import results
+from tests.peers import browser, ohif, orthanc
+from tests.peers.browser import Browser, Pixels
+
+PLUGIN = "/usr/share/orthanc/plugins/libOrthancDicomWeb.so"
+DOCS = Path(__file__).parents[2] / "docs"
+KINDS: tuple[str, ...] = get_args(settings.ObjectKind)
+VIEWERS = (f"OHIF {ohif.VERSION}", "DCMTK", "Orthanc Explorer", "3D Slicer (rule)", "Weasis (rule)")
+#: Pictures that stand in the docs, by the file they are kept in.
+SHOWN = {"regions": "viewer-regions.png", "sr": "viewer-findings.png"}
+
+#: Of these a viewer may make what it likes of the others.
+OVERLAYS = ("presentation", "segmentation")
+_TITLED = 9500  # series number of the findings under the standard's title
+
+_THUMBNAILS = """JSON.stringify([...document.querySelectorAll(
+  '[data-cy^=study-browser-thumbnail]')].map(e => {
+    const r = e.getBoundingClientRect();
+    return [e.innerText, r.x + r.width / 2, r.y + r.height / 2]; }))"""
+_SKIP_TOUR = """[...document.querySelectorAll('button,a')]
+  .filter(e => e.innerText == 'Skip all').map(e => e.click()).length"""
+_CANVAS = """JSON.stringify((() => {
+  const c = document.querySelector('canvas'); if (!c) return null;
+  const r = c.getBoundingClientRect(); return [r.x, r.y, r.width, r.height]; })())"""
+
+
+@dataclass
+class Observed:
+    """What was seen: a sentence by (kind, viewer), and the browser's page by kind."""
+
+    seen: dict[tuple[str, str], str] = field(default_factory=dict)
+    pages: dict[str, Pixels] = field(default_factory=dict)
+    words: dict[str, str] = field(default_factory=dict)
+    objects: dict[str, Written] = field(default_factory=dict)
+    canvas: tuple[float, float, float, float] = (0, 0, 0, 0)
+    #: what the page of the findings would say under the title of the standard
+    under_the_standards_title: str = ""
+
+
+def screened(folder: Path) -> dict[str, Written]:
+    """Every kind of object of one real chest, through the networks that are shipped."""
+    from prescreen.nets.screener import Screener
+
+    configured = settings.load(data_dir=folder)
+    screener = Screener(node.weights_dir(configured), "cpu")
+    header = results.chest_header()
+    instance = Instance(
+        instance_id=1,
+        study_instance_uid=header.study_instance_uid,
+        series_instance_uid=header.series_instance_uid,
+        sop_instance_uid=header.sop_instance_uid,
+        sop_class_uid=header.sop_class_uid,
+        transfer_syntax_uid="",
+        sha256="",
+        size=0,
+        path=results.chest_path(),
+        calling_ae_title="",
+        received_at=datetime.datetime.now(datetime.UTC),
+    )
+    with node.open_decoder(configured) as decoder:
+        images = screening.screen([instance], decoder, screener, scope=None)
+    shared = Edition(
+        screener.model,
+        configured.report,
+        Audience.EVALUATION,
+        results.MADE,
+        kinds=frozenset(KINDS),
+    )
+    return {item.described.kind: item for item in edition.objects(images, shared)}
+
+
+def observe(folder: Path) -> Observed:
+    """Show everything to everyone."""
+    found = Observed(objects=screened(folder))
+    web = {"Enable": True, "Root": "/dicom-web/"}
+    with orthanc.running(folder / "pacs", Plugins=[PLUGIN], DicomWeb=web) as archive:
+        archive.post("/instances", results.chest_path().read_bytes())
+        archive.post("/instances", _under_the_standards_title())
+        for kind in set(found.objects) - set(OVERLAYS):
+            _store(archive, kind, found)
+        address = f"http://127.0.0.1:{archive.http_port}"
+        with ohif.running(address) as viewer, browser.running(folder) as page:
+            _observe_in_ohif(page, viewer, found)
+            for kind in OVERLAYS:  # each could change how the others hang
+                _store(archive, kind, found)
+                _open_study(page, viewer)
+                _observe_one(page, kind, found)
+    for kind, item in found.objects.items():
+        path = folder / f"{kind}.dcm"
+        path.write_bytes(item.part10)
+        found.seen[kind, "DCMTK"] = _with_dcmtk(kind, path)
+        found.seen[kind, "3D Slicer (rule)"] = _by_slicers_rule(path)
+        found.seen[kind, "Weasis (rule)"] = _by_weasis_rule(path)
+    return found
+
+
+# --- OHIF ----------------------------------------------------------------------------------------
+
+
+def _open_study(page: Browser, viewer: str) -> None:
+    study = results.chest_header().study_instance_uid
+    page.open(f"{viewer}/viewer?StudyInstanceUIDs={study}")
+    page.wait(lambda: _is_painted(page), "the radiograph is painted")
+
+
+def _is_painted(page: Browser) -> bool:
+    place = _canvas(page)
+    return place[2] > 0 and bool(_cut(page.picture(), place).std() > 20)
+
+
+def _canvas(page: Browser) -> tuple[float, float, float, float]:
+    left, top, width, height = json.loads(page.run(_CANVAS) or "null") or (0, 0, 0, 0)
+    return left, top, width, height
+
+
+def _cut(picture: Pixels, place: tuple[float, float, float, float]) -> Pixels:
+    left, top, width, height = (round(number) for number in place)
+    return picture[top : top + height, left : left + width]
+
+
+def _click_series(page: Browser, number: int) -> None:
+    """Double click on what the browser of the study lists under a series number: one click, once
+    the object is hung."""
+    listed = json.loads(page.run(_THUMBNAILS))
+    (place,) = [(x, y) for text, x, y in listed if f"S:{number}" in text.split("\n")]
+    page.errors.clear()
+    page.click(*place, count=2)
+
+
+def _observe_in_ohif(page: Browser, viewer: str, found: Observed) -> None:
+    _open_study(page, viewer)
+    page.wait(lambda: page.run(_SKIP_TOUR), "the viewer offers its tour, the first time")
+    page.wait(lambda: "Skip all" not in page.text(), "the tour is over")
+    found.canvas = _canvas(page)
+    found.pages["radiograph"] = page.picture()
+    _observe_one(page, "capture", found)
+    _click_series(page, _TITLED)
+    _eventually(lambda: "Pneumothorax" in page.text(), 4)
+    found.under_the_standards_title = page.text()
+    for kind in ("sr", "regions", "text"):
+        _observe_one(page, kind, found)
+
+
+def _observe_one(page: Browser, kind: str, found: Observed) -> None:
+    offset, is_shown, sentence = _STEPS[kind]
+    _click_series(page, settings.Report().series_number + offset)
+    seen = _eventually(lambda: is_shown(page, found), 20 if kind != "segmentation" else 4)
+    found.pages[kind], found.words[kind] = page.picture(), page.text()
+    failed = "fails" if page.errors else "not shown"
+    found.seen[kind, VIEWERS[0]] = sentence if seen else failed
+
+
+def _eventually(condition: Callable[[], bool], seconds: float) -> bool:
+    deadline = datetime.datetime.now() + datetime.timedelta(seconds=seconds)
+    while datetime.datetime.now() < deadline:
+        if condition():
+            return True
+    return False
+
+
+def _shows_the_findings(page: Browser, found: Observed) -> bool:
+    said = page.text()
+    names = {codes.FINDINGS[label].concept.meaning for label in LABELS}
+    return report.FINDINGS.title.meaning in said and all(name in said for name in names)
+
+
+def _shows_the_sentences(page: Browser, found: Observed) -> bool:
+    return narrative.wording.NEVER_LOOKED_FOR in page.text()
+
+
+def shows_the_page(page: Browser, found: Observed) -> bool:
+    """Whether the capture hangs as it was drawn, at the size of the viewport."""
+    return likeness(_cut(page.picture(), _canvas(page)), found.objects["capture"].page) < 12
+
+
+def likeness(area: Pixels, drawn: Pixels) -> float:
+    """Mean difference, in grey levels, between a viewport and a page fitted into it."""
+    scale = min(area.shape[0] / drawn.shape[0], area.shape[1] / drawn.shape[1])
+    size = round(drawn.shape[1] * scale), round(drawn.shape[0] * scale)
+    fitted = np.asarray(Image.fromarray(drawn).resize(size, Image.Resampling.BILINEAR))
+    top, left = (area.shape[0] - size[1]) // 2, (area.shape[1] - size[0]) // 2
+    inside = area[top : top + size[1], left : left + size[0]]
+    if inside.shape != fitted.shape:
+        return 255.0
+    return float(np.abs(inside.astype(np.int16) - fitted).mean())
+
+
+def shows_the_outlines(page: Browser, found: Observed) -> bool:
+    """Whether colour lies where the outlines must be."""
+    return coloured(page.picture(), found, (0, 0)) > 0.7
+
+
+def coloured(picture: Pixels, found: Observed, moved: tuple[int, int]) -> float:
+    """The share of points on the outlines, moved by so many pixels, that have colour near them."""
+    levels = _cut(picture, found.canvas).astype(np.int16)
+    colour = levels.max(axis=2) - levels.min(axis=2) > 60
+    near = _grown(colour, 4)
+    points = np.concatenate(_outlines(found))
+    header = results.chest_header()
+    rows, columns = header.rows or 1, header.columns or 1
+    scale = min(levels.shape[0] / rows, levels.shape[1] / columns)
+    top, left = (levels.shape[0] - rows * scale) / 2, (levels.shape[1] - columns * scale) / 2
+    x = np.clip(points[:, 0] * scale + left + moved[0], 0, levels.shape[1] - 1).astype(int)
+    y = np.clip(points[:, 1] * scale + top + moved[1], 0, levels.shape[0] - 1).astype(int)
+    return float(near[y, x].mean())
+
+
+def _grown(mask: npt.NDArray[np.bool_], reach: int) -> npt.NDArray[np.bool_]:
+    grown = mask.copy()
+    for _ in range(reach):
+        for axis in (0, 1):
+            grown = grown | np.roll(grown, 1, axis) | np.roll(grown, -1, axis)
+    return grown
+
+
+def _outlines(found: Observed) -> list[npt.NDArray[np.float64]]:
+    """The points of the regions' lines, as read back from the object."""
+    with tempfile.TemporaryFile() as file:
+        file.write(found.objects["regions"].part10)
+        file.seek(0)
+        tree = pydicom.dcmread(file)
+    groups = tree.ContentSequence[-1].ContentSequence
+    items = [item for group in groups for item in group.ContentSequence]
+    lines = [item.GraphicData for item in items if item.ValueType == "SCOORD"]
+    return [np.array(line, np.float64).reshape(-1, 2) for line in lines]
+
+
+def _has_changed_nothing(page: Browser, found: Observed) -> bool:
+    area = _cut(page.picture(), found.canvas).astype(np.int16)
+    before = _cut(found.pages["radiograph"], found.canvas)
+    return float(np.abs(area - before).mean()) < 3
+
+
+def _is_segmented(page: Browser, found: Observed) -> bool:
+    area = _cut(page.picture(), found.canvas).astype(np.int16)
+    return bool((area.max(axis=2) - area.min(axis=2) > 30).mean() > 0.1)
+
+
+_STEPS: Mapping[str, tuple[int, Callable[[Browser, Observed], bool], str]] = {
+    "capture": (1, shows_the_page, "the page, legible"),
+    "sr": (0, _shows_the_findings, "the tree: every finding in words"),
+    "regions": (2, shows_the_outlines, "drawn over the radiograph"),
+    "text": (3, _shows_the_sentences, "the sentences"),
+    "presentation": (4, _has_changed_nothing, "listed, not applied"),
+    "segmentation": (5, _is_segmented, "shown"),
+}
+
+
+def _under_the_standards_title() -> bytes:
+    """The findings under (126000, DCM, Imaging Measurement Report): why they have another title."""
+    document = results.document(
+        results.chest(),
+        series_instance_uid="2.25.4",
+        sop_instance_uid="2.25.5",
+        settings=settings.Report(series_number=_TITLED),
+    )
+    titled = replace(report.FINDINGS, title=codes.IMAGING_MEASUREMENT_REPORT)
+    with _replaced(report, "FINDINGS", titled):
+        return measurement_report(document)
+
+
+class _replaced:  # noqa: N801 - reads as a statement
+    """Another value of a module's name until the block ends."""
+
+    def __init__(self, owner: Any, name: str, value: Any) -> None:
+        self._owner, self._name, self._value = owner, name, value
+
+    def __enter__(self) -> None:
+        self._before = getattr(self._owner, self._name)
+        setattr(self._owner, self._name, self._value)
+
+    def __exit__(self, *_: object) -> None:
+        setattr(self._owner, self._name, self._before)
+
+
+# --- the others ----------------------------------------------------------------------------------
+
+
+def _store(archive: orthanc.Orthanc, kind: str, found: Observed) -> None:
+    stored = archive.post("/instances", found.objects[kind].part10)
+    found.seen[kind, "Orthanc Explorer"] = _preview(archive, stored["ID"])
+
+
+def _preview(archive: orthanc.Orthanc, identifier: str) -> str:
+    try:
+        archive.get(f"/instances/{identifier}/preview")
+    except urllib.error.HTTPError as error:
+        return f"no preview (HTTP {error.code})"
+    return "a preview"
+
+
+def _with_dcmtk(kind: str, path: Path) -> str:
+    """dsr2html of documents, dcmj2pnm of pictures, dcmp2pgm of a presentation state."""
+    target = path.with_suffix(".out")
+    if kind in ("sr", "regions", "text"):
+        said = _run("dsr2html", str(path), str(target))
+        title = report.FINDINGS.title.meaning if kind != "regions" else "Imaging Measurement Report"
+        shown = target.is_file() and title in target.read_text(errors="replace")
+        return "a page of HTML (dsr2html)" if shown and not said else "fails"
+    if kind == "capture":
+        _run("dcmj2pnm", "--write-png", str(path), str(target))
+        return "the page (dcmj2pnm)" if target.is_file() else "fails"
+    if kind == "presentation":
+        said = _run("dcmp2pgm", "--pstate", str(path), str(results.chest_path()), str(target))
+        return (
+            "the radiograph, without the layer (dcmp2pgm)" if target.is_file() else f"fails{said}"
+        )
+    return (
+        "its attributes (dcmdump)"
+        if not _run("dcmdump", "-q", "+P", "0062,0002", str(path))
+        else ""
+    )
+
+
+def _run(*command: str) -> str:
+    """What a tool complains of."""
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    lines = (done.stderr or "").splitlines()
+    return "\n".join(line for line in lines if re.match(r"[EWF]:", line))
+
+
+def _by_slicers_rule(path: Path) -> str:
+    """QuantitativeReporting takes Enhanced and Comprehensive SR of template 1500, and SEG."""
+    ds = pydicom.dcmread(path, stop_before_pixels=True)
+    if ds.Modality == "SEG":
+        return "needs a frame of reference"
+    template = [t.TemplateIdentifier for t in ds.get("ContentTemplateSequence", [])]
+    if ds.Modality == "SR":
+        return "loaded" if template == ["1500"] else "not loaded"
+    return "loaded" if ds.Modality == "OT" else "not loaded"
+
+
+def _by_weasis_rule(path: Path) -> str:
+    """Any SR as a tree, its regions drawn; C-GET brings Basic Text, SC and GSPS by default."""
+    ds = pydicom.dcmread(path, stop_before_pixels=True)
+    shown = {"SR": "the tree", "OT": "the page", "PR": "the layer", "SEG": "the segments"}
+    brought = {"1.2.840.10008.5.1.4.1.1.88.11", "1.2.840.10008.5.1.4.1.1.7"}
+    brought.add("1.2.840.10008.5.1.4.1.1.11.1")
+    by_get = "" if ds.SOPClassUID in brought else "; not by C-GET as it comes"
+    return shown[str(ds.Modality)] + by_get
+
+
+# --- what is written -----------------------------------------------------------------------------
+
+
+def table(found: Observed) -> str:
+    """The table of docs/viewers.md."""
+    lines = [f"| object | {' | '.join(VIEWERS)} |", "|" + "---|" * (len(VIEWERS) + 1)]
+    for kind in KINDS:
+        cells = " | ".join(found.seen.get((kind, viewer), "") for viewer in VIEWERS)
+        lines.append(f"| `{kind}` | {cells} |")
+    return "\n".join(lines)
+
+
+BEGIN, END = "<!-- made by `make viewers` -->", "<!-- end of what is made -->"
+
+
+def write(found: Observed, docs: Path = DOCS) -> None:
+    """Put the table and two pictures into the docs."""
+    page = docs / "viewers.md"
+    before, _, rest = page.read_text().partition(BEGIN)
+    after = rest.partition(END)[2]
+    page.write_text(f"{before}{BEGIN}\n\n{table(found)}\n\n{END}{after}")
+    for kind, name in SHOWN.items():
+        picture = Image.fromarray(found.pages[kind]).resize((1120, 700), Image.Resampling.LANCZOS)
+        picture.quantize(160).save(docs / name, optimize=True)
+
+
+def keep(pages: Mapping[str, Pixels], folder: Path) -> None:
+    """Every picture of the browser, for people who look at a run afterwards."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, picture in pages.items():
+        Image.fromarray(picture).save(folder / f"ohif-{name}.png")
+
+
+if __name__ == "__main__":
+    with tempfile.TemporaryDirectory() as work:
+        observed = observe(Path(work))
+    write(observed)
+    keep(observed.pages, Path("build/viewers"))
