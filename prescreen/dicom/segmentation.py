@@ -166,13 +166,23 @@ def _put_frames(
     organizations = [Elements(DimensionOrganizationUID=organization).item()]
     elements.put("DimensionOrganizationSequence", organizations)
     elements.put("DimensionIndexSequence", [index.item()])
-    elements.put("SharedFunctionalGroupsSequence", [_shared(header, spacing)])
-    groups = [_of_frame(number) for number in range(1, frames + 1)]
+    elements.put("SharedFunctionalGroupsSequence", [_shared(spacing)])
+    groups = [_of_frame(number, header) for number in range(1, frames + 1)]
     elements.put("PerFrameFunctionalGroupsSequence", groups)
 
 
-def _shared(header: Header, spacing: tuple[float, float] | None) -> bytes:
-    """What all frames are derived from, and the size of their pixels where it is known."""
+def _shared(spacing: tuple[float, float] | None) -> bytes:
+    """The size of the pixels where it is known."""
+    if spacing is None:
+        return Elements().item()
+    measures = Elements(PixelSpacing=f"{spacing[0]:.6g}\\{spacing[1]:.6g}")
+    return Elements(PixelMeasuresSequence=[measures.item()]).item()
+
+
+def _of_frame(number: int, header: Header) -> bytes:
+    """Which segment a frame is, and what it is derived from."""
+    content = Elements(DimensionIndexValues=struct.pack("<I", number))
+    identified = Elements(ReferencedSegmentNumber=number)
     source = Elements(
         ReferencedSOPClassUID=header.sop_class_uid,
         ReferencedSOPInstanceUID=header.sop_instance_uid,
@@ -183,17 +193,8 @@ def _shared(header: Header, spacing: tuple[float, float] | None) -> bytes:
         SourceImageSequence=[source.item()],
         DerivationCodeSequence=[concept_item(codes.SEGMENTATION)],
     )
-    groups = Elements(DerivationImageSequence=[derivation.item()])
-    if spacing is not None:
-        measures = Elements(PixelSpacing=f"{spacing[0]:.6g}\\{spacing[1]:.6g}")
-        groups.put("PixelMeasuresSequence", [measures.item()])
-    return groups.item()
-
-
-def _of_frame(number: int) -> bytes:
-    content = Elements(DimensionIndexValues=struct.pack("<I", number))
-    identified = Elements(ReferencedSegmentNumber=number)
     return Elements(
+        DerivationImageSequence=[derivation.item()],
         FrameContentSequence=[content.item()],
         SegmentIdentificationSequence=[identified.item()],
     ).item()

@@ -24,7 +24,7 @@ import pydicom
 from PIL import Image
 
 from prescreen import edition, node, screening, settings
-from prescreen.dicom import codes, narrative, report
+from prescreen.dicom import codes, report, wording
 from prescreen.dicom.report import measurement_report
 from prescreen.edition import Edition, Written
 from prescreen.study import LABELS, Audience, Instance
@@ -195,7 +195,7 @@ def _shows_the_findings(page: Browser, found: Observed) -> bool:
 
 
 def _shows_the_sentences(page: Browser, found: Observed) -> bool:
-    return narrative.wording.NEVER_LOOKED_FOR in page.text()
+    return wording.NEVER_LOOKED_FOR in page.text()
 
 
 def shows_the_page(page: Browser, found: Observed) -> bool:
