@@ -30,7 +30,8 @@ from prescreen.store.queue import utc_now
 from prescreen.store.salvage import Facts
 from prescreen.store.spool import make_durable
 
-_FOLDERS = ("received", "results", "quarantine")
+#: What is copied beside the database: the spool, and the weights that were chosen.
+_FOLDERS = ("spool/received", "spool/results", "spool/quarantine", "weights")
 _NOTE = "backup.json"
 
 
@@ -73,7 +74,7 @@ def _copied(data_dir: Path, folder: Path) -> Backup:
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     part = folder / f"{doctor.DATABASE}.part"
     copy_database(data_dir / doctor.DATABASE, part)
-    files, copied = _copy_spool(data_dir, folder)
+    files, copied = _copy_files(data_dir, folder)
     engine = open_database(part)
     head = audit.checkpoint(engine)
     engine.dispose()
@@ -105,11 +106,11 @@ def _leave_one_file(path: Path) -> None:
         connection.execute("PRAGMA journal_mode = DELETE")
 
 
-def _copy_spool(data_dir: Path, folder: Path) -> tuple[int, int]:
+def _copy_files(data_dir: Path, folder: Path) -> tuple[int, int]:
     """Copy what is not there yet; files in all, bytes copied."""
     files = copied = 0
     touched = {folder}
-    for source in _spool_files(data_dir):
+    for source in _files(data_dir):
         target = folder / source.relative_to(data_dir)
         try:
             if not target.exists() or target.stat().st_size != source.stat().st_size:
@@ -124,8 +125,8 @@ def _copy_spool(data_dir: Path, folder: Path) -> tuple[int, int]:
     return files, copied
 
 
-def _spool_files(data_dir: Path) -> list[Path]:
-    found = (path for name in _FOLDERS for path in (data_dir / "spool" / name).rglob("*"))
+def _files(data_dir: Path) -> list[Path]:
+    found = (path for name in _FOLDERS for path in (data_dir / name).rglob("*"))
     return sorted(path for path in found if path.is_file() and not path.name.endswith(".tmp"))
 
 
@@ -138,7 +139,7 @@ def _copy(source: Path, target: Path) -> int:
 
 
 def _forget(data_dir: Path, folder: Path) -> None:
-    for copy in _spool_files(folder):
+    for copy in _files(folder):
         if not (data_dir / copy.relative_to(folder)).exists():
             copy.unlink()
 
@@ -187,7 +188,7 @@ def restore(settings: Settings, folder: Path) -> mending.Mended:
 
 def _bring_back(folder: Path, data_dir: Path, note: dict[str, Any]) -> None:
     """Files first and the database last: until it is there, nothing was restored."""
-    _copy_spool(folder, data_dir)
+    _copy_files(folder, data_dir)
     part = data_dir / f"{doctor.DATABASE}.part"
     copy_database(folder / doctor.DATABASE, part)
     engine = open_database(part)

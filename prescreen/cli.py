@@ -498,12 +498,21 @@ def audit_verify(
         Path | None,
         typer.Option("--checkpoints", help="Remembered places; default: those beside the database"),
     ] = None,
+    against: Annotated[
+        Path | None,
+        typer.Option("--against", help="Signed checkpoints, written by `audit checkpoint`."),
+    ] = None,
+    key: Annotated[
+        str | None,
+        typer.Option("--key", help="The public key that signed them; default: this node's."),
+    ] = None,
     config: Config = None,
 ) -> None:
     """Recompute the chain and name the first altered row.
 
-    Example: prescreen audit verify --checkpoints /backup/checkpoints.jsonl
+    Example: prescreen audit verify --against /backup/signed.jsonl
     """
+    from prescreen import checkpoints as signed
     from prescreen import housekeeping
 
     settings = _settings(config)
@@ -511,11 +520,31 @@ def audit_verify(
     if checkpoints is not None and not checkpoints.is_file():
         raise SettingsError(f"--checkpoints {checkpoints}: cannot be read: there is no such file")
     path = checkpoints or settings.data_dir / housekeeping.CHECKPOINTS
-    verdict = chain.verify(store.engine, housekeeping.read_checkpoints(path))
+    points = housekeeping.read_checkpoints(path)
+    if against is not None:
+        points += signed.read(against, key or signed.public_key(settings.data_dir))
+    verdict = chain.verify(store.engine, points)
     if not verdict.whole:
         typer.echo(f"event {verdict.first_altered}: {verdict.problem}", err=True)
         raise typer.Exit(EXIT_WRONG)
     typer.echo(f"the chain is whole: {verdict.events} events")
+
+
+@audit_app.command("checkpoint")
+def audit_checkpoint(
+    file: Annotated[Path, typer.Argument(help="Appended to; best off this machine.")],
+    config: Config = None,
+) -> None:
+    """Sign the end of the chain and append it to a file that the node's owner cannot rewrite.
+
+    Example: prescreen audit checkpoint /mnt/elsewhere/signed.jsonl
+    """
+    from prescreen import checkpoints as signed
+
+    settings = _settings(config)
+    point = chain.checkpoint(node.open_store(settings).engine)
+    public = signed.append(settings.data_dir, file, point, utc_now())
+    typer.echo(f"event {point.event_id} is signed by {public}: keep that key with the file")
 
 
 @audit_app.command("export")

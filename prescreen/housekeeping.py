@@ -57,8 +57,8 @@ class Housekeeper:
         begin = datetime.datetime.now(datetime.UTC)
         minutes, hours = self._settings.every_minutes, self._settings.checkpoint_hours
         for turn in (self.retain, self.watch_room, self.watch_certificates):
-            scheduler.add_job(_safely(turn), "interval", minutes=minutes, next_run_time=begin)
-        scheduler.add_job(_safely(self.checkpoint), "interval", hours=hours, next_run_time=begin)
+            scheduler.add_job(safely(turn), "interval", minutes=minutes, next_run_time=begin)
+        scheduler.add_job(safely(self.checkpoint), "interval", hours=hours, next_run_time=begin)
         return scheduler
 
     def retain(self) -> int:
@@ -169,7 +169,9 @@ def _not_after(path: Path) -> float:
     return min(certificate.not_valid_after_utc.timestamp() for certificate in certificates)
 
 
-def _safely(turn: Callable[[], Any]) -> Callable[[], None]:
+def safely(turn: Callable[[], Any]) -> Callable[[], None]:
+    """A turn whose errors are logged: it comes again."""
+
     def run() -> None:
         try:
             turn()

@@ -406,7 +406,9 @@ def role_command(config: Path | None) -> Callable[[str], list[str]]:
 
 def supervise(settings: Settings, config: Path | None) -> None:
     """Run all roles and the housekeeping until SIGTERM or SIGINT."""
-    from prescreen.housekeeping import Housekeeper  # the roles need none of what it imports
+    # the roles need none of what these import
+    from prescreen.housekeeping import Housekeeper, safely
+    from prescreen.syslog import Forwarder
 
     stop = threading.Event()
     stop_on_signals(stop.set)
@@ -420,6 +422,10 @@ def supervise(settings: Settings, config: Path | None) -> None:
         watching = settings.housekeeping.model_copy(update={"certificates": settings.certificates})
         keeper = Housekeeper(store.engine, store.spool, settings.data_dir, watching, utc_now)
         scheduler = keeper.schedule()
+        if settings.syslog.host:
+            forwarder = Forwarder(store.engine, settings.syslog, settings.receive.ae_title)
+            seconds = settings.syslog.every_seconds
+            scheduler.add_job(safely(forwarder.turn), "interval", seconds=seconds, coalesce=True)
         scheduler.start()
         try:
             while not stop.is_set():

@@ -273,6 +273,19 @@ class Housekeeping(Section):
     certificate_warn_days: float = Field(default=30, gt=0)
 
 
+class Syslog(Section):
+    """The audit record repository that audit messages are sent to; without a host to none."""
+
+    host: str = ""
+    port: Port = 6514
+    transport: Literal["tls", "udp"] = "tls"
+    ca: Path | None = None
+    certificate: Path | None = None
+    key: Path | None = None
+    timeout: float = Field(default=10, gt=0)
+    every_seconds: float = Field(default=10, gt=0)
+
+
 class Log(Section):
     """What the process says on standard error."""
 
@@ -298,6 +311,7 @@ class Settings(BaseSettings):
     report: Report = Report()
     destinations: tuple[Destination, ...] = ()
     housekeeping: Housekeeping = Housekeeping()
+    syslog: Syslog = Syslog()
     log: Log = Log()
 
     @classmethod
@@ -410,6 +424,7 @@ _SECTIONS: dict[str, type[BaseModel]] = {
     "report": Report,
     "destinations": Destination,
     "housekeeping": Housekeeping,
+    "syslog": Syslog,
     "log": Log,
 }
 

@@ -129,6 +129,7 @@ SECTIONS: dict[str, type[BaseModel]] = {
     "destinations": settings.Destination,
     "destinations.tls": settings.DestinationTLS,
     "housekeeping": settings.Housekeeping,
+    "syslog": settings.Syslog,
     "log": settings.Log,
 }
 
