@@ -4,10 +4,12 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+# what looks at the environment is not in it
+TOOLS := .tools
 RUNS ?= $(HOME)/.cache/prescreen/runs
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test check peers viewers bench soak train clean
+.PHONY: help install demo test check audit sbom peers viewers bench soak train clean
 
 help:  ## what can be made
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/ -/'
@@ -25,10 +27,10 @@ demo: $(STAMP)  ## real radiographs through the node; DICOM=path takes your own 
 	$(BIN)/prescreen demo $(if $(DICOM),$(DICOM),) --out demo-out
 
 peers:
-	@missing=; for peer in storescu storescp echoscu dsrdump dcmcjpeg Orthanc chromium; do \
+	@missing=; for peer in storescu storescp echoscu dsrdump dcmcjpeg Orthanc chromium systemd-analyze; do \
 	  command -v $$peer >/dev/null 2>&1 || [ -x /usr/sbin/$$peer ] || missing="$$missing $$peer"; done; \
 	if [ -n "$$missing" ]; then \
-	  echo "missing peers:$$missing; install them with: apt-get install -y dcmtk orthanc orthanc-dicomweb chromium" >&2; exit 3; fi
+	  echo "missing peers:$$missing; install them with: apt-get install -y dcmtk orthanc orthanc-dicomweb chromium systemd" >&2; exit 3; fi
 	@[ -e /usr/share/orthanc/plugins/libOrthancDicomWeb.so ] || { \
 	  echo "missing peer: Orthanc's DICOMweb; apt-get install -y orthanc-dicomweb" >&2; exit 3; }
 	@$(PYTHON) -c 'from tests.peers import ohif; ohif.require()'
@@ -41,6 +43,15 @@ check: $(STAMP)  ## ruff, mypy --strict, import contracts
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	@.ci/audit $(TOOLS)
+
+audit:  ## ask whether flaws are known of what is pinned; offline is said, and no failure
+	@.ci/audit $(TOOLS)
+
+sbom: $(STAMP)  ## sbom.json: what is installed, as CycloneDX
+	@[ -x $(TOOLS)/bin/cyclonedx-py ] || $(PYTHON) -m venv $(TOOLS)
+	@[ -x $(TOOLS)/bin/cyclonedx-py ] || $(TOOLS)/bin/python -m pip install --quiet cyclonedx-bom==7.5.0
+	$(TOOLS)/bin/cyclonedx-py environment $(BIN)/python --output-reproducible --output-format JSON --output-file sbom.json
 
 test: peers $(STAMP) check  ## install, check, run the tests
 	$(BIN)/python -m pytest -m "not soak"
@@ -57,4 +68,4 @@ train: $(STAMP)  ## train both networks on the data at hand (hours on a CPU)
 	$(BIN)/python -m train.findings --out $(RUNS)
 
 clean:
-	rm -rf $(VENV) build dist demo-out bench.json
+	rm -rf $(VENV) $(TOOLS) sbom.json build dist demo-out bench.json

@@ -26,6 +26,8 @@ tried again with growing delay and then settled with the traceback kept.
 
 from __future__ import annotations
 
+import traceback
+
 
 class PrescreenError(Exception):
     """Something prescreen can name. The text says what, and the way out."""
@@ -127,3 +129,15 @@ class ContextRejected(PeerRefused):
 
     def __init__(self, message: str, status: int = 0x0122) -> None:
         super().__init__(message, status)
+
+
+def trace_of(error: BaseException) -> str:
+    """Where an error and what caused it came from, with the texts that are ours or the system's.
+
+    The text of any other may quote values of a data set: of it the type alone is told.
+    """
+    frames = "".join(traceback.format_tb(error.__traceback__))
+    cause = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+    before = "" if cause is None else f"{trace_of(cause)}then "
+    text = f": {error}" if isinstance(error, PrescreenError | OSError) else ""
+    return f"{before}{type(error).__name__}{text} at\n{frames}"

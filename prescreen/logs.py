@@ -1,12 +1,20 @@
-"""What the process says on standard error: structlog, for people or for a collector."""
+"""What the process says on standard error: structlog, for people or for a collector.
+
+A traceback, also of what nobody caught, is told without the texts of foreign errors: they may quote
+a patient.
+"""
 
 from __future__ import annotations
 
 import logging
 import sys
+import threading
+from types import TracebackType
+from typing import Any, TextIO
 
 import structlog
 
+from prescreen.errors import trace_of
 from prescreen.settings import Log
 
 #: Libraries whose warnings are enough.
@@ -22,9 +30,11 @@ def configure(settings: Log) -> None:
         structlog.stdlib.add_logger_name,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
-    renderer: structlog.typing.Processor = structlog.dev.ConsoleRenderer(colors=False)
+    renderer: structlog.typing.Processor = structlog.dev.ConsoleRenderer(
+        colors=False, exception_formatter=_write_trace
+    )
     if settings.format == "json":
-        shared.append(structlog.processors.format_exc_info)
+        shared.append(structlog.processors.ExceptionRenderer(_trace))
         renderer = structlog.processors.JSONRenderer()
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(
@@ -40,3 +50,27 @@ def configure(settings: Log) -> None:
         logging.getLogger(name).setLevel(max(logging.WARNING, root.level))
     for name in SILENT:
         logging.getLogger(name).setLevel(logging.CRITICAL)
+    sys.excepthook = _uncaught
+    threading.excepthook = lambda thread: _uncaught(
+        thread.exc_type, thread.exc_value, thread.exc_traceback
+    )
+    sys.unraisablehook = lambda lost: _uncaught(lost.exc_type, lost.exc_value, lost.exc_traceback)
+
+
+def _trace(exc_info: Any) -> str:
+    return trace_of(exc_info[1])
+
+
+def _write_trace(stream: TextIO, exc_info: Any) -> None:
+    stream.write(_trace(exc_info))
+
+
+def _uncaught(
+    kind: type[BaseException], error: BaseException | None, trace: TracebackType | None
+) -> None:
+    """What the interpreter would print with the error's text."""
+    if issubclass(kind, KeyboardInterrupt):
+        return
+    logging.getLogger(__name__).critical(
+        "not caught: %s", kind.__name__ if error is None else trace_of(error)
+    )

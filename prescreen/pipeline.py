@@ -9,7 +9,6 @@ from __future__ import annotations
 import datetime
 import logging
 import random
-import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -31,6 +30,7 @@ from prescreen.errors import (
     PrescreenError,
     StoreError,
     StudyDiffers,
+    trace_of,
 )
 from prescreen.screening import Decoder, Image, Screener
 from prescreen.settings import Destination, Screen, Settings
@@ -246,7 +246,7 @@ def _failed(job: Job, tools: Tools, error: Exception) -> None:
     so that no study is given up because of it, however long it lasts.
     """
     logger.error("job %d: attempt %d: %s", job.job_id, job.attempt, type(error).__name__)
-    trace = "".join(traceback.format_exception(error))
+    trace = trace_of(error)
     try:
         if isinstance(error, OutOfResources | StoreError) and error.retryable:
             tools.queue.retry(job, trace, delay=PASSING, reason="resources", counts=False)

@@ -29,6 +29,28 @@ def _print_json(value: object) -> None:
     print(json.dumps(value, indent=1, default=str))
 
 
+#: Who a study is of: in the database, and told by no command but the list of `recall`.
+_PATIENT = frozenset(
+    {
+        "patient_id",
+        "issuer_of_patient_id",
+        "patient_name",
+        "patient_birth_date",
+        "accession_number",
+        "issuer_of_accession_number",
+    }
+)
+
+
+def _without_patient(value: Any) -> Any:
+    """The same, less what names patient and order: it goes into tickets and other systems."""
+    if isinstance(value, Mapping):
+        return {k: _without_patient(v) for k, v in value.items() if k not in _PATIENT}
+    if isinstance(value, list | tuple):
+        return [_without_patient(v) for v in value]
+    return value
+
+
 def _table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> Table:
     table = Table(title=title, title_justify="left", header_style="bold")
     for column in columns:
@@ -117,7 +139,7 @@ def show_recall(affected: Sequence[Affected], settings: Settings, as_json: bool)
 def show_studies(studies: Sequence[Mapping[str, Any]], as_json: bool) -> None:
     """Print the newest studies."""
     if as_json:
-        _print_json(list(studies))
+        _print_json(_without_patient(list(studies)))
         return
     if not studies:
         _console().print("no study has been received yet")
@@ -130,7 +152,7 @@ def show_studies(studies: Sequence[Mapping[str, Any]], as_json: bool) -> None:
 def show_study(record: StudyRecord, as_json: bool) -> None:
     """Print all that is known of one study."""
     if as_json:
-        _print_json(asdict(record))
+        _print_json(_without_patient(asdict(record)))
         return
     console = _console()
     console.print(f"study {record.study['study_instance_uid']}")

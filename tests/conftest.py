@@ -1,8 +1,8 @@
 """Fixtures all tests share, and the two rules about what may be left out.
 
-The peers (DCMTK, Orthanc, dciodvfy) are never optional: without them the run stops at once. The
-radiographs under PRESCREEN_DATA are: without them the tests marked `data` are deselected and
-listed, unless CI=true.
+The peers (DCMTK, Orthanc, dciodvfy, systemd-analyze) are never optional: without them the run stops
+at once. The radiographs under PRESCREEN_DATA are: without them the tests marked `data` are
+deselected and listed, unless CI=true.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ settings.register_profile("same", derandomize=True, deadline=None, database=None
 settings.register_profile("random", deadline=None, max_examples=1_000)
 settings.load_profile(os.environ.get("HYPOTHESIS", "same"))
 
-PEERS = ("storescu", "storescp", "echoscu", "dsrdump", "dcmcjpeg", "Orthanc")
-APT = "apt-get install -y dcmtk orthanc"
+PEERS = ("storescu", "storescp", "echoscu", "dsrdump", "dcmcjpeg", "Orthanc", "systemd-analyze")
+APT = "apt-get install -y dcmtk orthanc systemd"
 
 
 def _data_dir() -> Path:

@@ -17,7 +17,8 @@ from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
 from prescreen import settings
 from prescreen.dicom.entity import printable
 from prescreen.dicom.lobby import Guest, Turned
-from prescreen.dicom.refusals import Refusals, trace
+from prescreen.dicom.refusals import Refusals
+from prescreen.errors import trace_of
 
 logger = logging.getLogger(__name__)
 
@@ -135,7 +136,7 @@ class Admission:
         try:
             return refusal_rule(self._settings, guest.called, guest.calling, address, names)
         except Exception as error:
-            logger.error("association from %s could not be judged: %s", address, trace(error))
+            logger.error("association from %s could not be judged: %s", address, trace_of(error))
             return "undecided"
 
     def _limit(self, who: Who) -> str | None:

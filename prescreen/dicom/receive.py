@@ -31,7 +31,7 @@ from prescreen.dicom.entity import application_entity, cut, is_uid, printable
 from prescreen.dicom.heap import give_back_freed, share_one_heap
 from prescreen.dicom.identity import TRANSFER_SYNTAXES
 from prescreen.dicom.messages import Begin, DataSet, InMemory, Limits
-from prescreen.dicom.refusals import Audit, Refusals, trace
+from prescreen.dicom.refusals import Audit, Refusals
 from prescreen.dicom.throttle import Count
 from prescreen.dicom.tls import Renewed, for_listening
 from prescreen.errors import (
@@ -40,6 +40,7 @@ from prescreen.errors import (
     Refusal,
     SettingsError,
     StoreError,
+    trace_of,
 )
 from prescreen.study import Incoming
 
@@ -237,11 +238,11 @@ class Receiver:
             self._say(event, refusal.status, f"{type(refusal).__name__}: {refusal}")
             return refusal.status
         except (OSError, MemoryError, StoreError) as error:
-            self._say(event, OUT_OF_RESOURCES, trace(error))
+            self._say(event, OUT_OF_RESOURCES, trace_of(error))
             return OUT_OF_RESOURCES
         except Exception as error:
             # the seam to the peer: whatever else went wrong, it gets a status it knows
-            self._say(event, CANNOT_UNDERSTAND, trace(error))
+            self._say(event, CANNOT_UNDERSTAND, trace_of(error))
             return CANNOT_UNDERSTAND
         return SUCCESS
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import logging
 import time
-import traceback
 from collections.abc import Callable
 from typing import Any
 
 from prescreen.dicom.throttle import Throttle
+from prescreen.errors import trace_of
 
 Audit = Callable[[str, dict[str, Any]], None]
 
@@ -66,12 +66,4 @@ class Refusals:
         try:
             self._audit(kind, detail)
         except Exception as error:
-            logger.error("%s could not be audited: %s", kind, trace(error))
-
-
-def trace(error: BaseException) -> str:
-    """Where an error came from, without its text: that may quote values of the data set."""
-    frames = "".join(traceback.format_tb(error.__traceback__))
-    cause = error.__cause__ or error.__context__
-    before = "" if cause is None else f"{trace(cause)}then "
-    return f"{before}{type(error).__name__} at\n{frames}"
+            logger.error("%s could not be audited: %s", kind, trace_of(error))

@@ -25,6 +25,8 @@ from prescreen.settings import Destination
 from prescreen.store import reader
 from prescreen.study import generate_uid
 from tests.e2e.house import UNCLOSED, House, chest, house, wait_until
+from tests.e2e.test_every_way_in_says_what_is_wrong import several
+from tests.unit.test_docs_say_what_the_code_says import commands
 
 pytestmark = pytest.mark.filterwarnings(UNCLOSED)
 
@@ -84,6 +86,7 @@ class Run:
 
     said: dict[str, str]
     patient_names: set[str]
+    folder: Path
 
 
 @pytest.fixture(scope="module")
@@ -104,10 +107,10 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
         for path in (good, strange, limb):
             wait_until(partial(_is_answered, home, path), "it is answered")
         wait_until(lambda: "trying again" in log.read_text(), "the PACS was tried")
+        names = {str(r["patient_name"]) for r in reader.studies(home.store().engine)}
         errors |= _commands(home, folder, strange)
         stream.flush()
-        rows = reader.studies(home.store().engine)
-        yield Run({"the log": log.read_text(), **errors}, {str(r["patient_name"]) for r in rows})
+        yield Run({"the log": log.read_text(), **errors}, names, folder)
 
 
 def _is_answered(home: House, path: Path) -> bool:
@@ -138,23 +141,63 @@ def _failures(home: House, folder: Path, good: Path) -> dict[str, str]:
 
 
 def _commands(home: House, folder: Path, path: Path) -> dict[str, str]:
-    """What the commands print that go into logs, tickets and other systems."""
-    asked = (
+    """What every command prints, and what it says where it cannot do what it is asked."""
+    study, why = _study_of(path), ("--why", "test")
+    damaged, out = str(folder / "damaged.dcm"), ("--out", str(folder / "o"))
+    asked: tuple[tuple[str, ...], ...] = (
         ("status",),
         ("status", "--json"),
         ("check",),
+        ("check", "--json"),
+        ("doctor",),
+        ("doctor", "--json"),
         ("audit", "list"),
-        ("audit", "show", _study_of(path)),
+        ("audit", "list", "--json"),
+        ("audit", "show", study),
+        ("audit", "show", study, "--json"),
+        ("audit", "show", "1.2.3"),
         ("audit", "verify"),
         ("audit", "export"),
         ("audit", "export", "--format", "csv"),
-        ("screen", str(path), str(folder / "damaged.dcm"), "--out", str(folder / "o"), "--json"),
+        ("screen", str(path), damaged, *out, "--json"),
+        ("screen", str(path), damaged, *out),
+        ("backup", str(folder / "backup")),
+        ("restore", str(folder / "backup")),
+        ("echo", "pacs"),
+        ("hold", *why),
+        ("release", *why),
+        ("hold", "--finding", "Hernia", *why),
+        ("go-silent", "pacs", *why),
+        ("go-live", "pacs", *why),
+        ("retry", *why),
+        ("retry", "999", *why),
+        ("rescreen", study, *why),
+        ("erase", study, *why),
     )
-    said = {}
-    for arguments in asked:
-        result = home.command(*arguments)
-        said[" ".join(arguments[:2])] = result.stdout + result.stderr
-    return said
+    environment = {"PRESCREEN_CONFIG": str(home.config)}
+    answers = several([(environment, arguments) for arguments in asked])
+    return {" ".join(said.args): said.stdout + said.stderr for said in answers}
+
+
+#: `serve` is the run itself, `demo` has patients of its own, and `recall` prints its list for
+#: people who look studies up in a PACS.
+NOT_ASKED = {
+    "prescreen",
+    "prescreen audit",
+    "prescreen serve",
+    "prescreen demo",
+    "prescreen recall",
+}
+
+
+def test_every_command_was_asked(run: Run) -> None:
+    asked = [f"prescreen {arguments} " for arguments in run.said]
+    missing = {
+        words
+        for words in set(commands()) - NOT_ASKED
+        if not any(arguments.startswith(f"{words} ") for arguments in asked)
+    }
+    assert missing == set()
 
 
 def test_the_run_had_its_failures(run: Run) -> None:
@@ -173,3 +216,17 @@ def test_nothing_of_a_patient_is_said_anywhere(run: Run) -> None:
         for where, text in run.said.items()
     }
     assert {where: lines for where, lines in found.items() if lines} == {}
+
+
+def test_nothing_of_a_patient_lies_outside_the_data_directory(run: Run) -> None:
+    """No core, no crash file, no temporary file; a backup is a copy of the data directory."""
+    left = [
+        path.name
+        for path in run.folder.rglob("*")
+        if path.is_file()
+        and not {"data", "backup", "o"} & set(path.relative_to(run.folder).parts[:1])
+        and path.suffix != ".dcm"
+        and CANARY.encode() in path.read_bytes()
+    ]
+    assert left == []
+    assert not list(Path.cwd().glob("core*"))
