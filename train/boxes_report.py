@@ -50,11 +50,11 @@ def locate(images: Path, listed: Sequence[DrawnBox], screener: Screen) -> list[L
     if not wanted:
         raise DataError(f"none of the radiographs with boxes is in {images}")
     paths = [files[stem] for stem in wanted]
-    located = []
+    located: list[Located] = []
     for index, screening in screened(paths, screener):
         states = {f.label: f.state for f in screening.findings}
         stem = stem_of(paths[index].name)
-        for one in (b for b in listed if b.stem == stem):
+        for one in (b for b in listed if b.stem == stem and b.label in screening.attention):
             attention = screening.attention[one.label]
             candidates = boxes.peaks(attention)
             located.append(
@@ -67,6 +67,8 @@ def locate(images: Path, listed: Sequence[DrawnBox], screener: Screen) -> list[L
                     boxes.oracle(one, candidates),
                 )
             )
+    if not located:
+        raise DataError("the weights cannot answer for any finding that has a box")
     return located
 
 
@@ -74,7 +76,11 @@ def locate(images: Path, listed: Sequence[DrawnBox], screener: Screen) -> list[L
 
 
 def reported(located: Sequence[Located], listed: Sequence[DrawnBox]) -> dict[str, Any]:
-    """All figures of `boxes`, ready for JSON; `listed` are all boxes of the list."""
+    """All figures of `boxes`, ready for JSON; `listed` are all boxes of the list.
+
+    `n_missing` counts those without a picture that could be read, and those of findings that the
+    weights cannot answer for.
+    """
     drawn = [one.drawn for one in located]
     points = [boxes.hottest(one.attention) for one in located]
     fixed = boxes.fixed_points(drawn, listed)

@@ -91,8 +91,8 @@ def read_labels(
 ) -> list[LabelledPicture]:
     """A list of labels in the flat or the official form; `path` of each row is its name alone.
 
-    Where the list does not say whose a radiograph is, the part of its name before `_` does, as in
-    the data set. Where it has no split, the official lists beside it do, if they are there.
+    Patient and view are empty where the list does not say: see `whose`. Where it has no split, the
+    official lists beside it do, if they are there.
     """
     rows = read_rows(path, columns)
     for key in ("image", "labels"):
@@ -126,9 +126,14 @@ def _labelled(path: Path, row: dict[str, str], official: dict[str, str]) -> Labe
     if unknown:
         raise DataError(f"{path}: unknown label {unknown[0]!r} of {name}")
     labels = tuple(int(label in found.values()) for label in LABELS)
-    patient = cell("patient") or stem_of(name).split("_")[0]
     split = row.get("official_split", official.get(name, "")).strip()
-    return LabelledPicture(Path(name), patient, labels, cell("view"), split)
+    return LabelledPicture(Path(name), cell("patient"), labels, cell("view"), split)
+
+
+def whose(picture: LabelledPicture) -> LabelledPicture:
+    """The row with a patient: the part of its name before `_`, as in the data set, if not said."""
+    name = stem_of(picture.path.name).split("_")[0]
+    return replace(picture, patient=picture.patient or name)
 
 
 def _refuse_doubles(path: Path, pictures: Sequence[LabelledPicture]) -> None:

@@ -18,9 +18,9 @@ from prescreen.dicom.decode import read_image
 from prescreen.dicom.image import header_of, read_header
 from prescreen.errors import UnusableImage
 from prescreen.study import Radiograph
+from train import screening
 from train.chestxray14 import LabelledPicture, read_labels
-from train.pictures import SUFFIXES, DataError, files_by_stem, stem_of, told
-from train.screening import located
+from train.pictures import DataError, files_by_stem, stem_of, told
 
 _MEGAPIXELS = 64.0
 
@@ -41,7 +41,7 @@ def read_dicom_folder(folder: Path, labels: Path) -> list[LabelledPicture]:
     Raises DataError where a radiograph of the list is not there or is not DICOM.
     """
     rows = read_labels(labels)
-    found = located([stem_of(row.path.name) for row in rows], files_by_stem(folder))
+    found = screening.located([stem_of(row.path.name) for row in rows], files_by_stem(folder))
     missing = [row.path.name for row in rows if stem_of(row.path.name) not in found]
     if missing:
         raise DataError(
@@ -49,17 +49,16 @@ def read_dicom_folder(folder: Path, labels: Path) -> list[LabelledPicture]:
             f"{missing[0]} the first: names are those of files or SOP Instance UIDs"
         )
     placed = [replace(row, path=found[stem_of(row.path.name)]) for row in rows]
-    return list(told(map(with_header, placed), len(placed), "headers read"))
+    return list(told(map(screening.completed, placed), len(placed), "headers read"))
 
 
 def with_header(picture: LabelledPicture) -> LabelledPicture:
-    """The row with patient and view from its file's header, where it is DICOM and the list has
-    not said. Patients' numbers serve to keep radiographs of one together; they are not kept."""
-    if picture.path.suffix.lower() in SUFFIXES:
-        return picture
+    """The row of a DICOM file with patient and view from its header where the list has not said.
+
+    Patients' numbers serve to keep the radiographs of one together; they are written nowhere.
+    """
     ds = _header(picture.path)
-    stated = picture.patient != stem_of(picture.path.name).split("_")[0]
-    patient = picture.patient if stated else str(ds.get("PatientID", "") or picture.patient)
+    patient = picture.patient or str(ds.get("PatientID", "") or "")
     return replace(picture, patient=patient, view=picture.view or header_of(ds).view or "")
 
 

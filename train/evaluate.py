@@ -52,10 +52,14 @@ dice_of = organs.dice_of
 
 
 def evaluate_findings(
-    images: Path, labels: Path, weights: Path, probabilities: Path | None = None
+    images: Path,
+    labels: Path,
+    weights: Path,
+    probabilities: Path | None = None,
+    engine: str = "auto",
 ) -> tuple[Report, Judged]:
     """Figures of weights on radiographs with labels; `probabilities` keeps what both heads say."""
-    judged = findings_report.judge(images, labels, Screener(weights))
+    judged = findings_report.judge(images, labels, Screener(weights, engine_name=engine))
     if probabilities is not None:
         screening.write_probabilities(probabilities, judged.said)
     thresholds = read_manifest(weights / "findings.json").thresholds
@@ -89,7 +93,7 @@ def draw_reliability(path: Path, judged: Judged, report: Report) -> None:
 
 def _findings(chosen: Arguments) -> tuple[Report, list[str]]:
     report, judged = evaluate_findings(
-        chosen.images, chosen.labels, chosen.weights, chosen.probabilities
+        chosen.images, chosen.labels, chosen.weights, chosen.probabilities, chosen.engine
     )
     draw_roc(beside(chosen.json, "roc"), judged, report)
     draw_reliability(beside(chosen.json, "reliability"), judged, report)
@@ -100,16 +104,16 @@ def _findings(chosen: Arguments) -> tuple[Report, list[str]]:
 
 
 def evaluate_boxes(
-    images: Path, listed: Path, weights: Path
+    images: Path, listed: Path, weights: Path, engine: str = "auto"
 ) -> tuple[Report, list[boxes_report.Located]]:
     """Figures of where the networks look, on radiographs with drawn boxes."""
     drawn = boxes.read_boxes(listed)
-    located = boxes_report.locate(images, drawn, Screener(weights))
+    located = boxes_report.locate(images, drawn, Screener(weights, engine_name=engine))
     return boxes_report.reported(located, drawn), located
 
 
 def _boxes(chosen: Arguments) -> tuple[Report, list[str]]:
-    report, located = evaluate_boxes(chosen.images, chosen.boxes, chosen.weights)
+    report, located = evaluate_boxes(chosen.images, chosen.boxes, chosen.weights, chosen.engine)
     boxes_report.draw(beside(chosen.json, "boxes"), located)
     return report, boxes_report.lines_of(report)
 
@@ -138,7 +142,7 @@ def _held_out(folder: Path, weights: Path) -> list[str]:
 
 def _lungs_heart(chosen: Arguments) -> tuple[Report, list[str]]:
     kept = _held_out(chosen.data, chosen.weights) if chosen.held_out else None
-    report, drawn = organs.evaluate(chosen.data, Screener(chosen.weights), kept)
+    report, drawn = organs.evaluate(chosen.data, _screener(chosen, chosen.weights), kept)
     organs.draw_worst(beside(chosen.json, "worst"), drawn)
     return report, organs.lines_of(report)
 
@@ -164,10 +168,14 @@ def _judged(chosen: Arguments, source: Path) -> Judged:
         return findings_report.with_labels(screening.read_probabilities(source), chosen.labels)
     if chosen.images is None:
         raise data.DataError(f"{source} is a folder of weights: --images names the radiographs")
-    return findings_report.judge(chosen.images, chosen.labels, Screener(source))
+    return findings_report.judge(chosen.images, chosen.labels, _screener(chosen, source))
 
 
 # ---------------------------------------------------------------- command
+
+
+def _screener(chosen: Arguments, weights: Path) -> Screener:
+    return Screener(weights, engine_name=chosen.engine)
 
 
 def beside(path: Path, name: str) -> Path:
@@ -206,6 +214,7 @@ def _part(parts: Any, name: str, evaluation: Evaluation, about: str) -> argparse
     part: argparse.ArgumentParser = parts.add_parser(name, help=about, description=about)
     part.add_argument("--weights", type=Path, default=Path("weights"), help="default: weights")
     part.add_argument("--json", type=Path, required=True, help="where the figures go")
+    part.add_argument("--engine", default="auto", help="torch, or the fastest installed (auto)")
     part.set_defaults(evaluation=evaluation)
     return part
 

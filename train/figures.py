@@ -32,6 +32,8 @@ class Ranked:
     @classmethod
     def of(cls, labels: npt.ArrayLike, scores: npt.ArrayLike) -> Ranked:
         values = np.asarray(scores, dtype=np.float64)
+        if np.isnan(values).any():  # a label that the weights cannot answer for: nothing to rank
+            values = values[:0]
         order = np.argsort(values, kind="stable")
         starts = np.flatnonzero(np.diff(values[order], prepend=-np.inf))
         return cls(order, starts, np.asarray(labels, dtype=bool)[order])
@@ -98,6 +100,17 @@ def mean_interval(values: Sequence[float], patients: Sequence[str], seed: int) -
     array = np.asarray(values, dtype=np.float64)
     samples = resampled(patients, seed)
     return interval([float(array @ counts / counts.sum()) for counts in samples])
+
+
+def share_interval(share: float, count: int) -> Interval:
+    """Wilson's 95 % interval of a share seen on `count` radiographs; 0…1 where there are none."""
+    if not count:
+        return 0.0, 1.0
+    z = 1.959964
+    width = 1 + z**2 / count
+    middle = (share + z**2 / (2 * count)) / width
+    half = z / width * float(np.sqrt(share * (1 - share) / count + z**2 / (4 * count**2)))
+    return max(0.0, middle - half), min(1.0, middle + half)
 
 
 # ---------------------------------------------------------------- calibration

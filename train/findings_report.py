@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +18,11 @@ from train.chestxray14 import (
     LabelledPicture,
     listed_stems,
     read_labels,
+    whose,
 )
 from train.figures import Counts, Numbers, Ranked, Truth
 from train.pictures import DataError, files_by_stem, stem_of
-from train.screening import Probabilities, Screen, located, probabilities_of
+from train.screening import Probabilities, Screen, completed, located, probabilities_of
 
 #: Official test radiographs without which a figure is none of the whole list.
 _WHOLE = OFFICIAL_COUNTS[TEST]
@@ -61,10 +62,10 @@ def judge(images: Path, labels: Path, screener: Screen) -> Judged:
     if not stems:
         raise DataError(f"none of the {len(named)} names in {labels} is that of a file in {images}")
     said = probabilities_of(found, screener)
-    judged = with_labels(said, labels)
+    rows = _rows(labels)
     return Judged(
-        judged.pictures,
-        judged.said,
+        tuple(completed(replace(rows[stem], path=found[stem])) for stem in said.stems),
+        said,
         rows_without_picture=len(named) - len(stems),
         pictures_without_row=len(files) - len(stems),
         unreadable=len(stems) - len(said.stems),
@@ -73,15 +74,19 @@ def judge(images: Path, labels: Path, screener: Screen) -> Judged:
 
 def with_labels(said: Probabilities, labels: Path) -> Judged:
     """Probabilities that are fixed, with the labels of their radiographs."""
-    rows = {stem_of(p.path.name): p for p in read_labels(labels)}
+    rows = _rows(labels)
     kept = [i for i, stem in enumerate(said.stems) if stem in rows]
     if not kept:
         raise DataError(f"{labels} names none of the radiographs that there are probabilities of")
     found = Probabilities(
         tuple(said.stems[i] for i in kept), said.masked[kept], said.unmasked[kept]
     )
-    pictures = tuple(rows[stem] for stem in found.stems)
+    pictures = tuple(whose(rows[stem]) for stem in found.stems)
     return Judged(pictures, found, len(rows) - len(kept), len(said.stems) - len(kept))
+
+
+def _rows(labels: Path) -> dict[str, LabelledPicture]:
+    return {stem_of(p.path.name): p for p in read_labels(labels)}
 
 
 # ---------------------------------------------------------------- figures
@@ -97,8 +102,8 @@ def areas(pictures: Sequence[LabelledPicture], scores: Numbers, seed: int = 1) -
     ranked = [Ranked.of(truth[:, k], scores[:, k]) for k in range(len(LABELS))]
     samples = [_areas(ranked, c) for c in figures.resampled([p.patient for p in pictures], seed)]
     found = _areas(ranked, None)
-    errors = [figures.calibration_error(truth[:, k], scores[:, k]) for k in range(len(LABELS))]
-    squares = [figures.brier(truth[:, k], scores[:, k]) for k in range(len(LABELS))]
+    errors = _each(figures.calibration_error, truth, scores)
+    squares = _each(figures.brier, truth, scores)
     return {
         "n": len(pictures),
         "patients": len({p.patient for p in pictures}),
@@ -107,15 +112,23 @@ def areas(pictures: Sequence[LabelledPicture], scores: Numbers, seed: int = 1) -
         "mean_auroc_ci95": figures.interval([_mean(sample) for sample in samples]),
         "auroc": _by_label(found),
         "ci95": _by_label([figures.interval(one) for one in zip(*samples, strict=True)]),
-        "ece": float(np.mean(errors)),
+        "ece": _mean(errors),
         "ece_by_label": _by_label(errors),
-        "brier": float(np.mean(squares)),
+        "brier": _mean(squares),
         "brier_by_label": _by_label(squares),
     }
 
 
 def _areas(ranked: Sequence[Ranked], counts: Counts | None) -> list[float | None]:
     return [one.area(counts) for one in ranked]
+
+
+def _each(
+    measure: Callable[[Truth, Numbers], float], truth: Truth, scores: Numbers
+) -> list[float | None]:
+    """One number a label; None where the weights cannot answer for it (nan)."""
+    pairs = zip(truth.T, scores.T, strict=True)
+    return [measure(was, said) if np.isfinite(said).all() else None for was, said in pairs]
 
 
 def _mean(values: Sequence[float | None]) -> float | None:
@@ -129,12 +142,14 @@ def _by_label(values: Sequence[Any]) -> dict[str, Any]:
 
 def at_thresholds(judged: Judged, thresholds: dict[str, float]) -> dict[str, Any]:
     """Sensitivity and specificity of each label at the weights' own thresholds; None without one
-    of the kinds."""
-    flagged = judged.said.masked >= np.array([thresholds[label] for label in LABELS])
+    of the kinds. Labels without a threshold are not there."""
     truth = judged.truth
     found: dict[str, Any] = {}
     for k, label in enumerate(LABELS):
-        hit, left = flagged[truth[:, k], k], ~flagged[~truth[:, k], k]
+        if label not in thresholds:
+            continue
+        flagged: Truth = np.greater_equal(judged.said.masked[:, k], thresholds[label])
+        hit, left = flagged[truth[:, k]], ~flagged[~truth[:, k]]
         found[label] = {
             "threshold": thresholds[label],
             "sensitivity": float(hit.mean()) if hit.size else None,
@@ -223,7 +238,8 @@ def lines_of(report: dict[str, Any]) -> list[str]:
         )
     lines += [
         "",
-        f"expected calibration error {report['ece']:.4f}, Brier score {report['brier']:.4f}; "
+        f"expected calibration error {_number(report['ece'])}, "
+        f"Brier score {_number(report['brier'])}; "
         f"mean AUROC of the unmasked head {_number(report['unmasked']['mean_auroc'])}",
     ]
     if any(head.endswith("*") for head in heads):

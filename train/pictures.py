@@ -41,17 +41,30 @@ def runs_dir() -> Path:
 
 
 def read_picture(path: Path, size: int | None = None) -> Picture:
-    """One picture as uint8 (h, w), squashed to (size, size) by area averaging if `size` is set."""
+    """One picture as uint8 (h, w), squashed to (size, size) by area averaging if `size` is set.
+
+    A file with none of SUFFIXES is read as the node reads DICOM. Raises DataError.
+    """
+    grey = _opened(path) if path.suffix.lower() in SUFFIXES else _rendered(path)
+    if size is not None and grey.size != (size, size):
+        grey = grey.resize((size, size), Image.Resampling.BOX)
+    return np.asarray(grey, dtype=np.uint8)
+
+
+def _rendered(path: Path) -> Image.Image:
+    from train.dicom_folder import read_radiograph  # pydicom only where it is needed
+
+    return Image.fromarray((read_radiograph(path).pixels * 255.0).round().astype(np.uint8))
+
+
+def _opened(path: Path) -> Image.Image:
     try:
         with Image.open(path) as picture:
-            grey = picture.convert("L")
+            return picture.convert("L")
     except FileNotFoundError as error:
         raise DataError(f"{path} is missing: restore it or take its row out of the list") from error
     except (UnidentifiedImageError, OSError) as error:
         raise DataError(f"{path} cannot be read as a picture: {error}") from error
-    if size is not None and grey.size != (size, size):
-        grey = grey.resize((size, size), Image.Resampling.BOX)
-    return np.asarray(grey, dtype=np.uint8)
 
 
 def read_rows(path: Path, columns: tuple[str, ...]) -> list[dict[str, str]]:

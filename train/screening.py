@@ -14,6 +14,7 @@ import numpy as np
 
 from prescreen.nets.screener import BATCH
 from prescreen.study import LABELS, Header, Radiograph, Screening
+from train.chestxray14 import LabelledPicture, whose
 from train.figures import Numbers
 from train.pictures import SUFFIXES, DataError, read_picture, read_rows, stem_of, told
 
@@ -35,6 +36,15 @@ def radiograph_of(path: Path) -> Radiograph:
     pixels = read_picture(path).astype(np.float32) / 255.0
     header = Header("", path.stem, "", "")
     return Radiograph(header, pixels, (pixels.shape[0], pixels.shape[1]), None, "")
+
+
+def completed(picture: LabelledPicture) -> LabelledPicture:
+    """The row with patient and view where its list has not said: from the header or the name."""
+    if picture.path.suffix.lower() not in SUFFIXES:
+        from train.dicom_folder import with_header
+
+        picture = with_header(picture)
+    return whose(picture)
 
 
 def located(stems: Sequence[str], files: Mapping[str, Path]) -> dict[str, Path]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import uuid
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -64,6 +65,27 @@ class Source:
 
 
 @dataclass(frozen=True)
+class Calibration:
+    """How a label's logit becomes a probability that comes true: sigmoid(a * logit + b).
+
+    `kind` is `platt` or `temperature` (then b is 0 unless moved to another prevalence); a is above
+    0, so that a calibration never changes an order.
+    """
+
+    kind: str
+    a: float
+    b: float
+
+    @classmethod
+    def parsed(cls, raw: Mapping[str, Any]) -> Calibration:
+        """From a manifest's JSON. Raises ValueError where it could not be meant."""
+        found = cls(str(raw["kind"]), float(raw["a"]), float(raw["b"]))
+        if not (math.isfinite(found.a) and math.isfinite(found.b) and found.a > 0):
+            raise ValueError("a calibration needs finite a and b, and a above 0")
+        return found
+
+
+@dataclass(frozen=True)
 class FeatureStatistics:
     """What the feature distance is measured with: mean and root of the inverse covariance.
 
@@ -99,7 +121,8 @@ class Manifest:
 
     `architecture` names the network that the tensors are for. `not_evaluated` maps labels that
     the weights cannot answer for to the reason; they need no threshold. `calibration` maps a
-    label to (slope, intercept) on the logit; without it the probabilities are uncalibrated.
+    label to how its logit becomes a probability, which is what its threshold is compared with;
+    without it the label is uncalibrated.
     `distance_limit` is the feature distance beyond which a radiograph is unlike those trained on.
     `release` and `sha256`, that of the safetensors file, are computed by `write_manifest`; the
     identity in `device_uid` follows from the latter.
@@ -115,7 +138,7 @@ class Manifest:
     switches: Mapping[str, Any] = field(default_factory=dict)
     thresholds: Mapping[str, float] = field(default_factory=dict)
     threshold_rule: str = ""
-    calibration: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    calibration: Mapping[str, Calibration] = field(default_factory=dict)
     distance_limit: float | None = None
     metrics: Mapping[str, Metric] = field(default_factory=dict)
     figures_from: str = ""
@@ -179,7 +202,7 @@ def _parsed(raw: dict[str, Any]) -> Manifest:
     values = {k: v for k, v in raw.items() if k != "format"}
     values["labels"] = tuple(raw["labels"])
     values["thresholds"] = {k: float(v) for k, v in raw["thresholds"].items()}
-    values["calibration"] = {k: (float(a), float(b)) for k, (a, b) in raw["calibration"].items()}
+    values["calibration"] = {k: Calibration.parsed(v) for k, v in raw["calibration"].items()}
     values["metrics"] = {k: Metric.parsed(v) for k, v in raw["metrics"].items()}
     values["sources"] = tuple(Source(**v) for v in raw["sources"])
     limit = raw["distance_limit"]

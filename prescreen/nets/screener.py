@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -166,8 +166,8 @@ class Screener:
         return tuple(found)
 
     def _probabilities(self, logits: Tensor) -> FloatArray:
-        slope, intercept = self._calibration
-        probabilities = torch.sigmoid(logits.cpu() * slope + intercept)
+        a, b = self._calibration
+        probabilities = torch.sigmoid(logits.cpu() * a + b)
         _refuse_not_finite(probabilities, "the networks' answer")
         return probabilities.numpy()
 
@@ -215,7 +215,7 @@ def _refuse_not_finite(values: Tensor, what: str) -> None:
 
 
 def _calibration(manifest: weights.Manifest) -> tuple[Tensor, Tensor]:
-    """Slope and intercept on the logits, (14,) each; 1 and 0 where there is none."""
-    pairs: Mapping[str, tuple[float, float]] = manifest.calibration
-    values = torch.tensor([pairs.get(label, (1.0, 0.0)) for label in LABELS])
-    return values[:, 0], values[:, 1]
+    """a and b on the logits, (14,) each; 1 and 0 for labels that are not calibrated."""
+    none = weights.Calibration("none", 1.0, 0.0)
+    found = [manifest.calibration.get(label, none) for label in LABELS]
+    return torch.tensor([c.a for c in found]), torch.tensor([c.b for c in found])

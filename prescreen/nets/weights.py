@@ -28,6 +28,7 @@ from prescreen.nets.manifest import NO_THRESHOLD as NO_THRESHOLD
 from prescreen.nets.manifest import NOT_IN_WEIGHTS as NOT_IN_WEIGHTS
 from prescreen.nets.manifest import REINSTALL as REINSTALL
 from prescreen.nets.manifest import STATISTICS as STATISTICS
+from prescreen.nets.manifest import Calibration as Calibration
 from prescreen.nets.manifest import FeatureStatistics as FeatureStatistics
 from prescreen.nets.manifest import Manifest as Manifest
 from prescreen.nets.manifest import Metric as Metric

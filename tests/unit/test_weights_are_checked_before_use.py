@@ -51,6 +51,18 @@ def change(path: Path, edit: Callable[[dict[str, Any]], object]) -> None:
     path.write_text(json.dumps(raw), encoding="utf-8")
 
 
+def test_a_calibration_is_read_back_or_refused_in_words(folder: Path) -> None:
+    def calibrated(a: float) -> Callable[[dict[str, Any]], object]:
+        return lambda m: m.update(calibration={"Mass": {"kind": "platt", "a": a, "b": 0.5}})
+
+    change(folder / "findings.json", calibrated(1.5))
+    found = weights.load(folder)["findings"].manifest.calibration
+    assert found == {"Mass": weights.Calibration("platt", 1.5, 0.5)}
+    change(folder / "findings.json", calibrated(-1.0))
+    with pytest.raises(WeightsError, match="a calibration needs finite a and b, and a above 0"):
+        weights.load(folder)
+
+
 def test_what_is_written_is_read_back(folder: Path) -> None:
     loaded = weights.load(folder)
     assert loaded["findings"].manifest.metrics["Hernia"].low == 0.8
