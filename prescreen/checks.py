@@ -29,7 +29,7 @@ class Check:
 def run(settings: Settings, config: Path | None) -> list[Check]:
     """Look at settings, door, weights, store, room, certificates and destinations."""
     source = str(config) if config is not None else "defaults and environment"
-    checks = [Check("settings", True, source), *_door(settings)]
+    checks = [Check("settings", True, source), *door(settings)]
     checks.append(_tried("weights", lambda: _weights(settings)))
     checks.append(_tried("store", lambda: _store(settings)))
     checks.append(_tried("room", lambda: _room(settings)))
@@ -48,7 +48,7 @@ def _tried(what: str, look: Callable[[], str]) -> Check:
         return Check(what, False, str(error))
 
 
-def _door(settings: Settings) -> Iterator[Check]:
+def door(settings: Settings) -> Iterator[Check]:
     """What is open, and to whom."""
     receive = settings.receive
     ways = {False: f"{receive.ae_title} at {receive.host}:{receive.port}"} if receive.clear else {}

@@ -20,7 +20,7 @@ from prescreen.dicom.query import FIND
 from prescreen.dicom.rejection import KEY_OBJECT_SELECTION, TITLES
 from prescreen.dicom.send import UNCOMPRESSED
 from prescreen.pipeline import RADIOGRAPH_CLASSES
-from prescreen.settings import Settings
+from prescreen.settings import ReceiveTLS, Settings
 from prescreen.store.commitments import CLASS_NOT_SUPPORTED, PASSING
 
 _RECEIVED = (
@@ -83,7 +83,22 @@ def _receiving(settings: Settings) -> Iterator[str]:
     yield "network must agree with one of them; a fresh configuration has none. At most"
     yield f"{settings.receive.max_associations} associations at a time, PDUs of at most"
     yield f"{settings.receive.max_pdu} bytes (both settings). No asynchronous operations, no user"
-    yield "identity, no extended negotiation. No TLS in this version."
+    yield "identity, no extended negotiation."
+    yield ""
+    yield "With `[receive.tls]` it listens by TLS on a port of its own"
+    yield f"({ReceiveTLS.model_fields['port'].default} unless set otherwise), and with"
+    yield "`clear = false` on that alone; destinations with `tls` are called by TLS. Profile:"
+    yield "BCP 195 RFC 8996, 9325 TLS Secure Transport Connection (PS3.15 B.12): TLS 1.2 or"
+    yield "newer, of TLS 1.2 only suites with ephemeral key exchange and AES-GCM; both sides show"
+    yield "a certificate, whose common name, DNS name or address must be the configured one."
+    yield ""
+    yield "An association is rejected, permanently: called AE title not recognised; calling AE"
+    yield "title not recognised (also for an unknown network or certificate). Transiently: local"
+    yield "limit exceeded (associations in all, and of one peer); temporary congestion (no room, or"
+    yield "too many studies waiting; not if only Verification is proposed). It is aborted where a"
+    yield f"PDU takes longer than {settings.receive.pdu_timeout:g} s, is longer than asked for, or"
+    yield "breaks the protocol, and where an object exceeds"
+    yield f"{settings.receive.max_object_mb} MB (settings)."
     yield ""
     yield "Verification, and every storage SOP class below, in these transfer syntaxes:"
     yield ""

@@ -7,6 +7,7 @@ transfer syntax it is stored in, its data set is copied to the wire, never decod
 from __future__ import annotations
 
 import socket
+import ssl
 import tempfile
 import threading
 import time
@@ -27,6 +28,7 @@ from pynetdicom.presentation import PresentationContext
 from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
 
 from prescreen.dicom.entity import application_entity, cut, limit_blocking
+from prescreen.dicom.tls import calling
 from prescreen.dicom.verdict import Verdict, is_stored, judge, meaning
 from prescreen.errors import ContextRejected, PeerRefused, PeerUnavailable, StoreError
 from prescreen.settings import Destination
@@ -184,7 +186,8 @@ def _on_disk(part10: Path | bytes) -> Iterator[Path]:
 class Link:
     """One association as requestor, and words for every way in which it fails.
 
-    `handlers` are bound beside its own: for what the peer may send on it.
+    `handlers` are bound beside its own: for what the peer may send on it. SettingsError where the
+    certificate for it cannot be used.
     """
 
     def __init__(
@@ -196,6 +199,7 @@ class Link:
         self._destination = destination
         self._calling = destination.calling_ae_title or calling_ae_title
         self._handlers = handlers
+        self._tls = None if destination.tls is None else calling(destination.tls, destination.host)
         self._association: Association | None = None
         self._connected = False
         #: The peer took the last association, with whatever contexts.
@@ -275,6 +279,7 @@ class Link:
                 to.port,
                 contexts=contexts,
                 ae_title=to.ae_title,
+                tls_args=None if self._tls is None else (self._tls(), to.host),
                 evt_handlers=[
                     (evt.EVT_CONN_OPEN, limit_blocking, [to.network_timeout]),
                     (evt.EVT_CONN_OPEN, self._was_connected),
@@ -295,7 +300,8 @@ class Link:
     def _why_none(self, association: Association, seconds: float) -> str:
         limit = self._destination.acse_timeout
         if not self._connected:
-            return f"cannot connect: {_unreachable(self._destination, limit)}"
+            context = None if self._tls is None else self._tls()
+            return f"cannot connect: {_unreachable(self._destination, limit, context)}"
         answer = association.acceptor.primitive
         if association.is_rejected and answer is not None:
             return (
@@ -305,7 +311,8 @@ class Link:
             )
         if seconds >= limit:
             return f"no answer to the association request within {limit:g} s"
-        return "the association request was aborted, or the connection closed, by the peer"
+        words = "the association request was aborted, or the connection closed, by the peer"
+        return words if self._tls is None else f"{words}; does it accept our certificate?"
 
     def _cut(self) -> None:
         if self._association is not None:
@@ -322,13 +329,27 @@ class Link:
             connection.socket.close()
 
 
-def _unreachable(destination: Destination, seconds: float) -> str:
+def _unreachable(destination: Destination, seconds: float, tls: ssl.SSLContext | None) -> str:
     """Ask once more, for the words: the library keeps the system's answer to itself."""
+    address = (destination.host, destination.port)
     try:
-        address = (destination.host, destination.port)
-        socket.create_connection(address, timeout=min(seconds, 3.0)).close()
+        with socket.create_connection(address, timeout=min(seconds, 3.0)) as connection:
+            if tls is not None:
+                return _unshaken(connection, tls, destination.host)
     except TimeoutError:
         return f"no answer within {seconds:g} s; is it switched on, and is a firewall between?"
     except OSError as error:
         return f"{(error.strerror or str(error)).lower()}; is the peer running there?"
+    return "the connection was not taken, though the port answers now"
+
+
+def _unshaken(connection: socket.socket, tls: ssl.SSLContext, host: str) -> str:
+    try:
+        tls.wrap_socket(connection, server_hostname=host).close()
+    except ssl.SSLCertVerificationError as error:
+        why = getattr(error, "verify_message", None) or error.args[-1]
+        return f"its certificate is not accepted: {why}; see authorities and name of its tls"
+    except OSError as error:
+        why = getattr(error, "reason", None) or error.strerror or str(error)
+        return f"TLS failed ({why}); does the peer speak TLS 1.2 or newer at that port?"
     return "the connection was not taken, though the port answers now"

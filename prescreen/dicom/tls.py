@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from prescreen.errors import SettingsError
-from prescreen.settings import Certified
+from prescreen.settings import Certified, DestinationTLS
 
 logger = logging.getLogger(__name__)
 
@@ -63,6 +63,11 @@ def for_calling(files: Certified, name: str) -> ssl.SSLContext:
     return _loaded(context, files)
 
 
+def calling(files: DestinationTLS, host: str) -> Renewed:
+    """The contexts for calling a destination at `host`. SettingsError."""
+    return Renewed(files, lambda renewed: for_calling(renewed, files.name or host))
+
+
 class _Calling(ssl.SSLContext):
     name: str
 
@@ -70,11 +75,19 @@ class _Calling(ssl.SSLContext):
 class _Named(ssl.SSLSocket):
     """Ends the handshake unless the peer's certificate carries the name the context asks for."""
 
+    def connect(self, addr: Any) -> None:
+        """Connect and shake hands; closed where that fails, which the library leaves open."""
+        try:
+            super().connect(addr)
+        except OSError:
+            self.close()
+            raise
+
     def do_handshake(self, block: bool = False) -> None:
         super().do_handshake(block)
         wanted = self.context.name if isinstance(self.context, _Calling) else ""
         if wanted not in (certificate_names(self) or ()):
-            raise ssl.SSLCertVerificationError(1, f"its certificate does not carry {wanted!r}")
+            raise ssl.SSLCertVerificationError(1, f"it does not carry {wanted!r}")
 
 
 _Calling.sslsocket_class = _Named
