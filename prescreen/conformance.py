@@ -13,7 +13,15 @@ from pydicom.uid import UID
 from pynetdicom import AllStoragePresentationContexts
 
 from prescreen import __version__, gate
-from prescreen.dicom import capture, entity, narrative, report, verdict
+from prescreen.dicom import (
+    capture,
+    entity,
+    narrative,
+    presentation,
+    report,
+    segmentation,
+    verdict,
+)
 from prescreen.dicom.commitment import PUSH_MODEL, WAIT
 from prescreen.dicom.image import TRANSFER_SYNTAXES
 from prescreen.dicom.query import FIND
@@ -137,6 +145,8 @@ def _sending() -> Iterator[str]:
             report.COMPREHENSIVE_SR,
             narrative.BASIC_TEXT_SR,
             capture.SECONDARY_CAPTURE,
+            presentation.GRAYSCALE_PRESENTATION_STATE,
+            segmentation.SEGMENTATION,
             KEY_OBJECT_SELECTION,
         )
     ]
@@ -207,6 +217,14 @@ def _objects() -> Iterator[str]:
     yield "**Rejection note** (`rejection`): Key Object Selection Document, TID 2010, whose title"
     yield f"is of CID 7011 ({', '.join(TITLES)}); names the node's own results of"
     yield "one study that the destination was sent."
+    yield ""
+    yield "**Presentation state** (`presentation`, off by default): Grayscale Softcopy"
+    yield "Presentation State, one an image: the same lines on a layer named AI; rescale, window"
+    yield "and polarity are those of the image. None for an image shown through a look-up table."
+    yield ""
+    yield "**Segmentation** (`segmentation`, off by default): Segmentation, BINARY, one an image:"
+    yield "left lung, right lung and heart on the grid of the image, with its frame of reference"
+    yield "where it has one."
     yield ""
     yield "Which of them a destination gets is a setting. All stand in the study of their source,"
     yield "in series of their own with high numbers. Tracking identifiers persist from report to"

@@ -13,6 +13,7 @@
     │   ├── InvalidInstance   0x0117
     │   └── OutOfResources    0xA700
     ├── UnusableImage              can never be screened; a person must look;   .reason
+    ├── UnfitObject                a result that did not pass the last look; it leaves nowhere
     ├── LeaseLost                  someone else owns the job
     └── DeliveryError
         ├── PeerUnavailable        retryable = True
@@ -88,6 +89,13 @@ class UnusableImage(PrescreenError):
     def __init__(self, message: str, reason: str = "unusable_image") -> None:
         super().__init__(message)
         self.reason = reason
+
+
+class UnfitObject(PrescreenError):
+    """A result that did not pass the last look before it is published; it leaves nowhere.
+
+    It lies in `spool/quarantine` with the reason; its study gets a notice.
+    """
 
 
 class LeaseLost(PrescreenError):

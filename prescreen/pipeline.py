@@ -30,6 +30,7 @@ from prescreen.errors import (
     PrescreenError,
     StoreError,
     StudyDiffers,
+    UnfitObject,
     trace_of,
 )
 from prescreen.screening import Decoder, Image, Screener
@@ -251,7 +252,8 @@ def _failed(job: Job, tools: Tools, error: Exception) -> None:
         if isinstance(error, OutOfResources | StoreError) and error.retryable:
             tools.queue.retry(job, trace, delay=PASSING, reason="resources", counts=False)
         elif isinstance(error, PrescreenError) and not error.retryable:
-            _give_up(job, tools, "error", trace)
+            reason = "unfit_object" if isinstance(error, UnfitObject) else "error"
+            _give_up(job, tools, reason, trace)
         else:
             tools.queue.retry(job, trace, delay=backoff(job.attempt, 5, 300), reason="error")
     except LeaseLost:

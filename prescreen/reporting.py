@@ -13,8 +13,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from prescreen import rejecting, screening
-from prescreen.edition import Edition, Replaced, carried_over, objects
-from prescreen.errors import StoreError
+from prescreen.dicom import egress
+from prescreen.edition import Edition, Replaced, Written, carried_over, objects
+from prescreen.errors import StoreError, UnfitObject
 from prescreen.screening import Image
 from prescreen.settings import MODERN, Settings
 from prescreen.store.intake import mapped
@@ -127,10 +128,22 @@ def _write_set(
     )
     found = []
     for item in objects(images, edition, job.earlier):
+        path = draft / item.described.file_name
         with mapped(draft):
-            (draft / item.described.file_name).write_bytes(item.part10)
+            path.write_bytes(item.part10)
+        _pass(item, images[-1], path, desk.spool)
         found.append(item.described)
     return found
+
+
+def _pass(item: Written, newest: Image, path: Path, spool: Spool) -> None:
+    """Let an object through, or set it aside and raise UnfitObject."""
+    try:
+        egress.check(item.part10, item.described, newest.source)
+    except UnfitObject as error:
+        logger.error("%s; it is set aside in quarantine", error)
+        spool.quarantine(path, f"unfit_object: {error}")
+        raise
 
 
 def _replaced(job: Job, audience: Audience, queue: Queue) -> Replaced | None:

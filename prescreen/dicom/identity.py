@@ -83,6 +83,11 @@ def identify(part10: Content) -> Identity:
     malformed (PS3.5 9.1; components with leading zeros are tolerated).
     """
     transfer_syntax_uid, ds = _parsed(part10)
+    return identity_of(ds, transfer_syntax_uid)
+
+
+def identity_of(ds: pydicom.Dataset, transfer_syntax_uid: str = "") -> Identity:
+    """The same of a data set that was parsed before. Raises InvalidInstance as `identify` does."""
     attributes = Attributes(ds)
     texts = {name: attributes.text(keyword) or "" for name, keyword in _TEXTS.items()}
     return Identity(

@@ -82,6 +82,7 @@ REASONS = {
     # of the work on it
     "not_finite": "the networks gave no number",
     "error": "the node could not do it",
+    "unfit_object": "the result did not pass the check before it is sent",
     "too_many_attempts": "the node could not do it, however often it tried",
     "not_reached": "the node did not come to it",
     "recalled": "the earlier result was taken back",
@@ -89,6 +90,7 @@ REASONS = {
     # the decoder's
     "unreadable": "the file cannot be read",
     "unparsable": "the file is damaged",
+    "implausible_data_set": "the data set is built as no radiograph is",
     "truncated": "the file ends too early",
     "unsupported_transfer_syntax": "this compression is not decoded",
     "no_pixel_data": "no pixels in the file",

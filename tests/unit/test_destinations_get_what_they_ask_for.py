@@ -19,7 +19,7 @@ from tests import results
 PLACE: dict[str, Any] = {"ae_title": "PACS", "host": "127.0.0.1", "port": 104}
 
 
-def _image() -> Image:
+def made_image() -> Image:
     source = results.chest()
     header = header_of(source)
     shape = (source.Rows, source.Columns)
@@ -48,7 +48,7 @@ def _edition(**more: Any) -> edition.Edition:
 
 
 def _kinds_made(preset: tuple[str, ...]) -> list[str]:
-    made = edition.objects([_image()], _edition(kinds=frozenset(preset)))
+    made = edition.objects([made_image()], _edition(kinds=frozenset(preset)))
     return [item.described.kind for item in made]
 
 
@@ -59,23 +59,23 @@ def test_a_preset_names_what_is_made(preset: str) -> None:
 
 def test_each_object_stands_in_a_series_of_its_own() -> None:
     every = tuple(kind for preset in settings.PRESETS.values() for kind in preset)
-    made = list(edition.objects([_image()], _edition(kinds=frozenset(every))))
+    made = list(edition.objects([made_image()], _edition(kinds=frozenset(every))))
     series = [item.described.series_instance_uid for item in made]
     files = [item.described.file_name for item in made]
     assert len(set(series)) == len(set(files)) == len(made)
 
 
 def test_a_picture_without_anatomy_has_no_regions() -> None:
-    image = replace(_image(), screening=None)
+    image = replace(made_image(), screening=None)
     made = edition.objects([image], _edition(kinds=frozenset(settings.MODERN)))
     assert [item.described.kind for item in made] == ["sr", "capture"]
 
 
 def test_a_document_replaces_the_one_of_its_own_kind() -> None:
-    first = list(edition.objects([_image()], _edition()))
+    first = list(edition.objects([made_image()], _edition()))
     by_kind = {item.described.kind: item.described for item in first}
     replaced = edition.Replaced(by_kind, results.MADE)
-    for item in edition.objects([_image()], _edition(replaced=replaced)):
+    for item in edition.objects([made_image()], _edition(replaced=replaced)):
         before = by_kind[item.described.kind].sop_instance_uid
         assert (before.encode() in item.part10) == (item.described.kind != "capture")
 

@@ -1,0 +1,96 @@
+"""What fails the last look is set aside with its reason, and the study gets a notice instead."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pydicom
+import pytest
+
+from prescreen import edition, pipeline, reporting, settings
+from prescreen.dicom import report
+from prescreen.dicom.document import Document
+from prescreen.errors import UnfitObject
+from prescreen.pipeline import Tools
+from prescreen.screening import Image
+from prescreen.store import reader
+from prescreen.study import Job, Outcome
+from tests import results
+from tests.store_bench import StoreBench
+from tests.unit.test_destinations_get_what_they_ask_for import made_image
+
+STUDY = "1.2.1"
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> StoreBench:
+    return StoreBench(tmp_path)
+
+
+def _claimed(bench: StoreBench) -> tuple[Job, Image]:
+    """A job of one real chest, and that chest as screening hands it on."""
+    bench.keep(STUDY, 1)
+    (job,) = bench.claim()
+    instance = replace(job.instances[0], path=results.chest_path())
+    return replace(job, instances=(instance,)), replace(made_image(), instance=instance)
+
+
+def _tools(bench: StoreBench) -> Tools:
+    nobody: Any = None
+    loaded = settings.load(scope={"acquired_within_hours": 1e7, "unknown_age": "screen"})
+    now = results.MADE
+    tools = (loaded, bench.queue, bench.spool, nobody, nobody, results.model(), lambda: now)
+    return Tools(*tools)
+
+
+def _break_the_first(monkeypatch: pytest.MonkeyPatch, times: int) -> None:
+    """Let the next findings claim to be verified, which nothing of ours may."""
+    whole, left = report.measurement_report, [times]
+
+    def broken(document: Document, *args: Any, **more: Any) -> bytes:
+        made = whole(document, *args, **more)
+        left[0] -= 1
+        return made.replace(b"UNVERIFIED", b"VERIFIED  ") if left[0] >= 0 else made
+
+    monkeypatch.setattr(edition.report, "measurement_report", broken)
+
+
+def test_it_is_quarantined_with_a_reason_a_person_can_read(
+    bench: StoreBench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job, image = _claimed(bench)
+    _break_the_first(monkeypatch, 1)
+    with pytest.raises(UnfitObject, match="claims to be verified"):
+        reporting.write(job, [image], _tools(bench).desk())
+    (reason,) = (bench.spool.root / "quarantine").glob("*.reason")
+    assert reason.read_text() == "unfit_object: sr: it claims to be verified\n"
+    assert pydicom.dcmread(reason.with_suffix(".dcm")).VerificationFlag == "VERIFIED"
+    assert bench.spool.results(job.job_id) is None
+
+
+def test_the_study_gets_a_notice_that_says_so(
+    bench: StoreBench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job, image = _claimed(bench)
+    _break_the_first(monkeypatch, 1)
+    pipeline._reported(job, [image], _tools(bench))
+    study = reader.show(bench.engine, STUDY).study
+    assert (study["outcome"], study["reason"]) == (Outcome.FAILED, "unfit_object")
+    folder = bench.spool.results(job.job_id)
+    assert folder is not None
+    notice = pydicom.dcmread(folder / "evaluation-report.dcm")
+    assert notice.SeriesDescription.endswith("NOT SCREENED")
+    assert b"did not pass the check" in (folder / "evaluation-report.dcm").read_bytes()
+
+
+def test_where_not_even_the_notice_passes_nothing_is_published(
+    bench: StoreBench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job, image = _claimed(bench)
+    _break_the_first(monkeypatch, 2)
+    pipeline._reported(job, [image], _tools(bench))
+    assert bench.spool.results(job.job_id) is None
+    assert reader.show(bench.engine, STUDY).study["outcome"] == Outcome.FAILED
+    assert len(list((bench.spool.root / "quarantine").glob("*.reason"))) == 2

@@ -1,0 +1,152 @@
+"""The egress gate: every kind of object passes it, and each thing that can be wrong is named."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from dataclasses import replace
+
+import pydicom
+import pytest
+
+from prescreen.dicom.egress import check
+from prescreen.errors import UnfitObject
+from prescreen.study import Audience, ResultObject
+from tests import results
+from tests.peers.made import KINDS, every_kind
+
+
+def _kind(name: str) -> str:
+    """The setting's name of one of KINDS."""
+    for kind in ("regions", "text", "capture", "presentation", "segmentation"):
+        if kind in name:
+            return kind
+    return "sr"
+
+
+def _described(part10: bytes, name: str) -> ResultObject:
+    ds = pydicom.dcmread(io.BytesIO(part10), stop_before_pixels=True)
+    return ResultObject(
+        kind=_kind(name),
+        audience=Audience.EVALUATION,
+        sop_class_uid=ds.SOPClassUID,
+        sop_instance_uid=ds.SOPInstanceUID,
+        series_instance_uid=ds.SeriesInstanceUID,
+        file_name="x.dcm",
+    )
+
+
+@pytest.fixture(scope="module")
+def made() -> dict[str, bytes]:
+    return every_kind(results.chest())
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_what_we_make_passes(made: dict[str, bytes], name: str) -> None:
+    check(made[name], _described(made[name], name), results.chest())
+
+
+def _refused(part10: bytes, name: str, described: ResultObject | None = None) -> str:
+    with pytest.raises(UnfitObject) as caught:
+        check(part10, described or _described(part10, name), results.chest())
+    return str(caught.value)
+
+
+def _changed(part10: bytes, change: Callable[[pydicom.Dataset], None]) -> bytes:
+    ds = pydicom.dcmread(io.BytesIO(part10))
+    change(ds)
+    stream = io.BytesIO()
+    ds.save_as(stream)
+    return stream.getvalue()
+
+
+def _another_patient(ds: pydicom.Dataset) -> None:
+    ds.PatientID = "ANOTHER"
+
+
+def _another_name(ds: pydicom.Dataset) -> None:
+    ds.PatientName = "Doe^Jane"
+
+
+def _verified(ds: pydicom.Dataset) -> None:
+    ds.VerificationFlag = "VERIFIED"
+
+
+def _no_evidence(ds: pydicom.Dataset) -> None:
+    series = ds.CurrentRequestedProcedureEvidenceSequence[0].ReferencedSeriesSequence[0]
+    series.ReferencedSOPSequence[0].ReferencedSOPInstanceUID = "1.2.3"
+
+
+def _no_image_library(ds: pydicom.Dataset) -> None:
+    del ds.ContentSequence[-2]
+
+
+def _untracked(ds: pydicom.Dataset) -> None:
+    del ds.ContentSequence[-1].ContentSequence[3].ContentSequence[1]
+
+
+def _of_another_template(ds: pydicom.Dataset) -> None:
+    group = ds.ContentSequence[-1].ContentSequence[0]
+    group.ContentTemplateSequence[0].TemplateIdentifier = "1410"
+
+
+def _without_a_relationship(ds: pydicom.Dataset) -> None:
+    del ds.ContentSequence[0].RelationshipType
+
+
+def _without_times(ds: pydicom.Dataset) -> None:
+    del ds.ContentTime
+
+
+def _without_sex(ds: pydicom.Dataset) -> None:
+    del ds.PatientSex
+
+
+def _equipment_gone(ds: pydicom.Dataset) -> None:
+    del ds.ContributingEquipmentSequence
+
+
+def _larger_than_it_is(ds: pydicom.Dataset) -> None:
+    ds.Rows += 2
+
+
+CHANGES: dict[str, tuple[str, Callable[[pydicom.Dataset], None], str]] = {
+    "patient": ("sr", _another_patient, "patient id is not that of the study"),
+    "name": ("capture", _another_name, "patient name is not that of the study"),
+    "verified": ("sr", _verified, "claims to be verified"),
+    "evidence": ("text sr", _no_evidence, "not listed as evidence"),
+    "library": ("sr", _no_image_library, "root is not that of TID 1500"),
+    "tracking": ("sr", _untracked, "not tracked"),
+    "template": ("sr", _of_another_template, "template does not fit"),
+    "relationship": ("regions sr", _without_a_relationship, "without a relationship"),
+    "type 1": ("sr", _without_times, "ContentTime is missing or empty"),
+    "type 2": ("presentation", _without_sex, "PatientSex is missing"),
+    "equipment": ("segmentation", _equipment_gone, "ContributingEquipmentSequence is missing"),
+    "pixels": ("capture", _larger_than_it_is, "PixelData is not as long"),
+}
+
+
+@pytest.mark.parametrize("fault", CHANGES)
+def test_each_fault_is_named(made: dict[str, bytes], fault: str) -> None:
+    name, change, words = CHANGES[fault]
+    said = _refused(_changed(made[name], change), name)
+    assert words in said
+    assert said.startswith(f"{_kind(name)}: ")
+    for private in ("ANOTHER", "Doe", str(results.chest().PatientID)):
+        assert private not in said
+
+
+def test_a_uid_that_is_not_its_own_is_named(made: dict[str, bytes]) -> None:
+    described = replace(_described(made["sr"], "sr"), series_instance_uid="2.25.123")
+    assert "SeriesInstanceUID is not the one" in _refused(made["sr"], "sr", described)
+
+
+@pytest.mark.parametrize("cut", [200, 900, 5_000, -1])
+def test_what_is_cut_short_is_not_read_back(made: dict[str, bytes], cut: int) -> None:
+    part10 = made["sr"]
+    assert "cannot be read back" in _refused(part10[:cut], "sr", _described(part10, "sr"))
+
+
+def test_a_document_of_text_holds_no_numbers(made: dict[str, bytes]) -> None:
+    described = replace(_described(made["sr"], "sr"), kind="text")
+    assert "a content item of type NUM" in _refused(made["sr"], "sr", described)
