@@ -9,7 +9,7 @@ from typing import Any
 import pydicom
 import pytest
 
-from prescreen import edition, pipeline, reporting, settings
+from prescreen import pipeline, reporting, settings
 from prescreen.dicom import report
 from prescreen.dicom.document import Document
 from prescreen.errors import UnfitObject
@@ -54,7 +54,7 @@ def _break_the_first(monkeypatch: pytest.MonkeyPatch, times: int) -> None:
         left[0] -= 1
         return made.replace(b"UNVERIFIED", b"VERIFIED  ") if left[0] >= 0 else made
 
-    monkeypatch.setattr(edition.report, "measurement_report", broken)
+    monkeypatch.setattr(report, "measurement_report", broken)
 
 
 def test_it_is_quarantined_with_a_reason_a_person_can_read(
