@@ -30,6 +30,7 @@ def run(settings: Settings, config: Path | None) -> list[Check]:
     """Look at settings, door, weights, store, room, certificates and destinations."""
     source = str(config) if config is not None else "defaults and environment"
     checks = [Check("settings", True, source), *door(settings)]
+    checks.append(Check("metrics", True, _metrics(settings)))
     checks.append(_tried("weights", lambda: _weights(settings)))
     checks.append(_tried("store", lambda: _store(settings)))
     checks.append(_tried("room", lambda: _room(settings)))
@@ -65,6 +66,13 @@ def door(settings: Settings) -> Iterator[Check]:
             yield Check("door", False, said)
         else:
             yield Check("door", True, f"{where}: {peer.ae_title} from {', '.join(peer.networks)}")
+
+
+def _metrics(settings: Settings) -> str:
+    where = settings.metrics
+    if not where.port:
+        return "off"
+    return f"http://{where.host}:{where.port}/metrics, to whoever reaches it"
 
 
 def _certified(files: ReceiveTLS | None) -> str:

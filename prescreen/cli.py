@@ -28,7 +28,7 @@ from prescreen.errors import (
 )
 from prescreen.settings import Settings, load
 from prescreen.store import audit as chain
-from prescreen.store import reader
+from prescreen.store import quarantine, reader
 from prescreen.store.destinations import Destinations
 from prescreen.store.queue import utc_now
 from prescreen.store.recalls import Recalls
@@ -171,6 +171,7 @@ def status(config: Config = None, as_json: AsJson = False) -> None:
         reader.status(store.engine, utc_now()),
         reader.parked(store.engine),
         store.spool.free(),
+        quarantine.counted(store.spool),
         settings,
         as_json,
     )

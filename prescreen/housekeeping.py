@@ -21,7 +21,7 @@ from sqlalchemy import Engine
 
 from prescreen.errors import PrescreenError, StoreError
 from prescreen.settings import Housekeeping
-from prescreen.store import audit
+from prescreen.store import audit, quarantine
 from prescreen.store.retention import Retention
 from prescreen.store.spool import Spool
 
@@ -68,11 +68,19 @@ class Housekeeper:
         expired = retention.expire(before)
         for path in expired:
             self._spool.remove(path)
+        self._empty_quarantine(before)
         swept = self._spool.sweep(retention.knows)
         if swept.quarantined:
             logger.error("%d files without a row were set aside in quarantine", swept.quarantined)
             audit.record(self._engine, "spool.quarantined", {"files": swept.quarantined})
         return len(expired) + swept.expired + swept.unfinished
+
+    def _empty_quarantine(self, before: datetime.datetime) -> None:
+        """What was set aside is kept for as long as anything else."""
+        removed = quarantine.expire(self._spool, before.timestamp())
+        if removed:
+            logger.warning("%d files were removed from quarantine: their time was over", removed)
+            audit.record(self._engine, "quarantine.removed", {"files": removed}, self._clock)
 
     def watch_room(self) -> bool:
         """Whether there is room above the watermark; a change is audited and logged."""
@@ -153,7 +161,7 @@ def expiring(settings: Housekeeping, now: float) -> Iterable[str]:
     """A sentence for each watched certificate that expires soon, has expired or is unreadable."""
     for path in settings.certificates:
         try:
-            left = (_not_after(path) - now) / 86_400
+            left = (not_after(path) - now) / 86_400
         except (OSError, ValueError) as error:
             yield f"certificate {path}: cannot be read ({type(error).__name__})"
             continue
@@ -163,7 +171,7 @@ def expiring(settings: Housekeeping, now: float) -> Iterable[str]:
             yield f"certificate {path}: expires in {left:.0f} days; renew it"
 
 
-def _not_after(path: Path) -> float:
+def not_after(path: Path) -> float:
     """When the first certificate of a PEM file to end ends, in seconds of the epoch."""
     certificates = x509.load_pem_x509_certificates(path.read_bytes())
     return min(certificate.not_valid_after_utc.timestamp() for certificate in certificates)

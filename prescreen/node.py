@@ -384,6 +384,11 @@ class Supervisor:
         """Process id of each role that runs."""
         return {role: process.pid for role, process in self._running.items()}
 
+    def standing(self) -> dict[str, bool]:
+        """Of each role whether its process runs; from any thread."""
+        running = dict(self._running)
+        return {role: role in running and running[role].poll() is None for role in self._pause}
+
     def stop(self) -> None:
         """End all roles and wait for them."""
         for process in self._running.values():
@@ -408,6 +413,7 @@ def supervise(settings: Settings, config: Path | None) -> None:
     """Run all roles and the housekeeping until SIGTERM or SIGINT."""
     # the roles need none of what these import
     from prescreen.housekeeping import Housekeeper, safely
+    from prescreen.metrics import Endpoint, Sight
     from prescreen.syslog import Forwarder
 
     stop = threading.Event()
@@ -426,12 +432,19 @@ def supervise(settings: Settings, config: Path | None) -> None:
             forwarder = Forwarder(store.engine, settings.syslog, settings.receive.ae_title)
             seconds = settings.syslog.every_seconds
             scheduler.add_job(safely(forwarder.turn), "interval", seconds=seconds, coalesce=True)
+        endpoint = None
+        if settings.metrics.port:
+            sight = Sight(store.engine, store.spool, settings, utc_now, supervisor.standing)
+            endpoint = Endpoint(settings.metrics, sight)
+            endpoint.start()
         scheduler.start()
         try:
             while not stop.is_set():
                 supervisor.look()
                 stop.wait(0.5)
         finally:
+            if endpoint is not None:
+                endpoint.stop()
             scheduler.shutdown(wait=True)
             supervisor.stop()
             audit.record(store.engine, "node.stopped")

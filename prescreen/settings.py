@@ -286,6 +286,13 @@ class Syslog(Section):
     every_seconds: float = Field(default=10, gt=0)
 
 
+class Metrics(Section):
+    """Figures for Prometheus over HTTP; port 0: none."""
+
+    host: str = "127.0.0.1"
+    port: int = Field(default=0, ge=0, le=65535)
+
+
 class Log(Section):
     """What the process says on standard error."""
 
@@ -312,6 +319,7 @@ class Settings(BaseSettings):
     destinations: tuple[Destination, ...] = ()
     housekeeping: Housekeeping = Housekeeping()
     syslog: Syslog = Syslog()
+    metrics: Metrics = Metrics()
     log: Log = Log()
 
     @classmethod
@@ -425,6 +433,7 @@ _SECTIONS: dict[str, type[BaseModel]] = {
     "destinations": Destination,
     "housekeeping": Housekeeping,
     "syslog": Syslog,
+    "metrics": Metrics,
     "log": Log,
 }
 

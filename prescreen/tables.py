@@ -64,12 +64,14 @@ def show_status(
     status: Status,
     parked: Sequence[Mapping[str, Any]],
     free: int,
+    quarantined: Mapping[str, int],
     settings: Settings,
     as_json: bool,
 ) -> None:
     """Print how the node stands."""
     if as_json:
-        _print_json({**asdict(status), "parked": list(parked), "free_bytes": free})
+        more = {"parked": list(parked), "free_bytes": free, "quarantined": dict(quarantined)}
+        _print_json({**asdict(status), **more})
         return
     console = _console()
     console.print(
@@ -89,6 +91,8 @@ def show_status(
         console.print(f"{name} is not in the settings: what is pending for it is sent by nobody")
     if status.held_findings:
         console.print(f"findings on hold: {', '.join(status.held_findings)}")
+    if quarantined:
+        console.print(f"in quarantine, for a person to look at: {_counts(quarantined)}")
     if parked:
         console.print(show_parked(parked))
 

@@ -108,6 +108,13 @@ def _deliveries(connection: Connection) -> dict[str, dict[str, int]]:
     return counts
 
 
+def kinds(engine: Engine) -> dict[str, int]:
+    """How many events of each kind the audit holds."""
+    counted = select(t.event.c.kind, func.count()).group_by(t.event.c.kind)
+    with reading(engine) as connection:
+        return {row[0]: row[1] for row in connection.execute(counted)}
+
+
 def parked(engine: Engine) -> tuple[Mapping[str, Any], ...]:
     """The rows of `v_delivery` that wait for a person, oldest first."""
     with reading(engine) as connection:

@@ -130,6 +130,7 @@ SECTIONS: dict[str, type[BaseModel]] = {
     "destinations.tls": settings.DestinationTLS,
     "housekeeping": settings.Housekeeping,
     "syslog": settings.Syslog,
+    "metrics": settings.Metrics,
     "log": settings.Log,
 }
 
