@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
 from prescreen.study import LABELS
-from train import figures
+from train import boxes, figures
+from train.boxes_report import Located
 from train.chestxray14 import LabelledPicture
 from train.figures import Counts, Numbers, Ranked
-from train.findings_report import Judged
+from train.findings_report import Judged, split_of
 from train.pictures import DataError
 from train.screening import Probabilities
 
@@ -64,6 +65,7 @@ def compared(
         "claim": _CLAIM[question],
         "n": len(pictures),
         "patients": len({p.patient for p in pictures}),
+        "split": split_of(pictures)[0],
         "auroc_with": dict(zip(LABELS, found[0], strict=True)),
         "auroc_without": dict(zip(LABELS, found[1], strict=True)),
         "mean_auroc_with": _mean(found[0]),
@@ -73,6 +75,40 @@ def compared(
     }
     report["verdict"] = verdict(report)
     return report
+
+
+def maps_compared(
+    with_it: Sequence[Located], without: Sequence[Located]
+) -> dict[str, dict[str, Any]]:
+    """Where the maps with and without lie, over the same boxes: what the paper's Table 3 asks.
+
+    For IoU under the oracle, IoU without it and the pointing game: both means, their difference
+    and its 95 % interval by patient.
+    """
+    theirs = {one.drawn: one for one in without}
+    pairs = [(one, theirs[one.drawn]) for one in with_it if one.drawn in theirs]
+    if not pairs:
+        raise DataError("the two sets of weights have no box in common")
+    patients = [one.drawn.patient for one, _ in pairs]
+    found = {}
+    for name, measure in _MEASURES.items():
+        values = np.array([[measure(a), measure(b)] for a, b in pairs])
+        change = values[:, 0] - values[:, 1]
+        found[name] = {
+            "n": len(pairs),
+            "with": float(values[:, 0].mean()),
+            "without": float(values[:, 1].mean()),
+            "difference": float(change.mean()),
+            "ci95": figures.mean_interval(change, patients, seed=1),
+        }
+    return found
+
+
+_MEASURES: dict[str, Callable[[Located], float]] = {
+    "iou_oracle": lambda one: one.oracle,
+    "iou": lambda one: one.overlap,
+    "pointing": lambda one: float(boxes.holds(one.drawn.box, boxes.hottest(one.attention))),
+}
 
 
 def _differences(both: Sequence[Sequence[Ranked]], counts: Counts | None) -> list[float]:
@@ -120,7 +156,8 @@ def verdict(report: dict[str, Any]) -> str:
 def lines_of(report: dict[str, Any]) -> list[str]:
     """What a person reads."""
     lines = [
-        f"{report['question']}: {report['n']} radiographs of {report['patients']} patients",
+        f"{report['question']}: {report['n']} radiographs of {report['patients']} patients: "
+        f"{report['split']}",
         "",
         f"{'':20}{'with':>8}{'without':>9}{'difference':>12}   95 % interval",
     ]
@@ -129,6 +166,13 @@ def lines_of(report: dict[str, Any]) -> list[str]:
         lines.append(_line(key, *pair, report))
     pair = report["mean_auroc_with"], report["mean_auroc_without"]
     lines.append(_line("mean", *pair, report))
+    for name, told in report.get("boxes", {}).items():
+        bounds = told["ci95"]
+        said = f"{bounds[0]:+.4f} to {bounds[1]:+.4f}" if bounds else "–"
+        lines.append(
+            f"{name:20}{told['with']:>8.4f}{told['without']:>9.4f}"
+            f"{told['difference']:>+12.4f}   {said}   ({told['n']} boxes)"
+        )
     return [*lines, "", report["verdict"]]
 
 

@@ -250,10 +250,9 @@ def draw(path: Path, judged: Judged, fitted: Fitted) -> None:
     drawn = {}
     for label in fitted.points:
         k = LABELS.index(label)
-        said, was, _ = zip(*figures.bins(judged.truth[:, k], fitted.masked[:, k]), strict=True)
-        drawn[label] = (np.array(said), np.array(was))
+        drawn[label] = figures.reliability(judged.truth[:, k], fitted.masked[:, k])
     axes = ("probability", "share with the finding")
-    title = "Reliability on the radiographs of the fit, after calibration and shift"
+    title = "Reliability on the radiographs of the fit, bins of 5 and more"
     drawings.curves(path, title, axes, drawn, dots=True)
 
 

@@ -11,7 +11,7 @@ from train.masks import (
     read_lungs_heart,
 )
 from train.pictures import DataError, Picture, data_dir, read_picture, read_rows, runs_dir
-from train.splits import folds, share_of, split_by_patient
+from train.splits import folds, share_of, split_by_patient, stratified_split
 
 __all__ = [
     "DataError",
@@ -31,4 +31,5 @@ __all__ = [
     "runs_dir",
     "share_of",
     "split_by_patient",
+    "stratified_split",
 ]

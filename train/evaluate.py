@@ -82,12 +82,13 @@ def draw_reliability(path: Path, judged: Judged, report: Report) -> None:
     """Frequency against probability, in bins, of each finding."""
     drawn = {}
     for k, label in enumerate(LABELS):
-        found = figures.bins(judged.truth[:, k], judged.said.masked[:, k])
-        columns = [np.array(v) for v in list(zip(*found, strict=True))[:2]]
-        drawn[f"{label} {report['ece_by_label'][label]:.3f}"] = (columns[0], columns[1])
+        error = report["ece_by_label"][label]
+        if error is not None:
+            curve = figures.reliability(judged.truth[:, k], judged.said.masked[:, k])
+            drawn[f"{label} {error:.3f}"] = curve
     axes = ("probability", "share with the finding")
     drawings.curves(
-        path, "Reliability, with the expected calibration error", axes, drawn, dots=True
+        path, "Reliability, bins of 5 and more, with calibration error", axes, drawn, dots=True
     )
 
 
@@ -159,7 +160,17 @@ def _ablation(chosen: Arguments) -> tuple[Report, list[str]]:
     else:
         ours, theirs = ablation.paired(judged, _judged(chosen, chosen.without).said)
         report = ablation.compared(chosen.question, ours.pictures, ours.said.masked, theirs.masked)
+        if chosen.boxes is not None:
+            report["boxes"] = ablation.maps_compared(
+                _located(chosen, chosen.weights), _located(chosen, chosen.without)
+            )
     return report, ablation.lines_of(report)
+
+
+def _located(chosen: Arguments, source: Path) -> list[boxes_report.Located]:
+    if source.is_file() or chosen.images is None:
+        raise data.DataError(f"{source}: --boxes needs folders of weights, and --images")
+    return evaluate_boxes(chosen.images, chosen.boxes, source, chosen.engine)[1]
 
 
 def _judged(chosen: Arguments, source: Path) -> Judged:
@@ -205,6 +216,7 @@ def parser() -> argparse.ArgumentParser:
     asked.add_argument("--images", type=Path, help="folder of radiographs")
     asked.add_argument("--labels", type=Path, required=True, help="labels.csv or Data_Entry_2017")
     asked.add_argument("--without", type=Path, help="weights, or probabilities as CSV, without it")
+    asked.add_argument("--boxes", type=Path, help="BBox_List_2017.csv: compare the maps as well")
     questions = (ablation.ATTENTION, ablation.MASKING)
     asked.add_argument("--question", choices=questions, default=ablation.ATTENTION)
     return whole

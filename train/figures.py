@@ -17,6 +17,8 @@ Counts = npt.NDArray[np.int64]
 Interval = tuple[float, float]
 BOOTSTRAP = 1000
 BINS = 15
+#: Radiographs without which a bin says too little to be drawn.
+LEAST_DRAWN = 5
 
 # ---------------------------------------------------------------- ROC
 
@@ -95,7 +97,9 @@ def interval(values: Sequence[float | None]) -> Interval | None:
     return float(low), float(high)
 
 
-def mean_interval(values: Sequence[float], patients: Sequence[str], seed: int) -> Interval | None:
+def mean_interval(
+    values: Sequence[float] | Numbers, patients: Sequence[str], seed: int
+) -> Interval | None:
     """The 95 % interval of a mean, by patient."""
     array = np.asarray(values, dtype=np.float64)
     samples = resampled(patients, seed)
@@ -124,6 +128,13 @@ def bins(labels: npt.ArrayLike, scores: npt.ArrayLike) -> list[tuple[float, floa
         (float(values[place == b].mean()), float(truth[place == b].mean()), int((place == b).sum()))
         for b in np.unique(place)
     ]
+
+
+def reliability(labels: npt.ArrayLike, scores: npt.ArrayLike) -> tuple[Numbers, Numbers]:
+    """Mean probability and share of positives of the bins that hold enough to be drawn."""
+    found = [(said, was) for said, was, count in bins(labels, scores) if count >= LEAST_DRAWN]
+    columns = np.array(found).reshape(-1, 2)
+    return columns[:, 0], columns[:, 1]
 
 
 def calibration_error(labels: npt.ArrayLike, scores: npt.ArrayLike) -> float:

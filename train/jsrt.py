@@ -5,10 +5,17 @@ pixels of 0.175 mm, headless, 12 bits in big-endian words. The stored values ris
 density of the film: air is high and is inverted here. SCR (van Ginneken et al., MIA 2006): `fold1`
 and `fold2`, in each `masks/<organ>/*.gif`. SCR is for research and education only, may not be
 passed on or used commercially: nothing that is shipped is trained on it.
+
+    python -m train.jsrt --images JSRT --scr SCR --to $PRESCREEN_DATA/lungs_heart/jsrt
+
+writes both in the layout of `masks`, where training and evaluation find them.
 """
 
 from __future__ import annotations
 
+import argparse
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -88,3 +95,36 @@ def _read(one: MaskedFile, size: int) -> MaskedPicture:
     if one.path.suffix.upper() == ".IMG":
         return one.masked(read_img(one.path, size), size)
     return one.masked(read_picture(one.path, size), size)
+
+
+def write(pictures: Sequence[MaskedPicture], to: Path) -> None:
+    """Pictures and masks as PNG in `<to>/{images,masks/<organ>}`."""
+    for picture in pictures:
+        drawn = zip(ORGANS, picture.masks, strict=True)
+        planes = [(Path("images"), picture.pixels)]
+        planes += [(Path("masks", o), mask.astype(np.uint8) * 255) for o, mask in drawn]
+        for folder, plane in planes:
+            (to / folder).mkdir(parents=True, exist_ok=True)
+            Image.fromarray(plane).save(to / folder / f"{picture.name}.png")
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Write the data set in the layout that training reads."""
+    parser = argparse.ArgumentParser(
+        "python -m train.jsrt", None, __doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--images", type=Path, required=True, help="folder of .IMG or PNG")
+    parser.add_argument("--scr", type=Path, required=True, help="folder of the SCR masks")
+    parser.add_argument("--to", type=Path, required=True, help="folder of the new source")
+    parser.add_argument("--size", type=int, default=512, help="side in pixels")
+    chosen = parser.parse_args(arguments)
+    try:
+        pictures = read_jsrt(chosen.images, chosen.scr, chosen.size)
+        write(pictures, chosen.to)
+    except (DataError, OSError) as error:
+        sys.exit(f"error: {error}")
+    print(f"{len(pictures)} radiographs with masks in {chosen.to}")
+
+
+if __name__ == "__main__":
+    main()

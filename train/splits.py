@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from train.chestxray14 import LabelledPicture
+from train.chestxray14 import TEST, LabelledPicture
 from train.pictures import DataError
 
 
@@ -21,17 +21,30 @@ def share_of(key: str, seed: int) -> float:
 def split_by_patient(
     pictures: list[LabelledPicture], held_out: float, seed: int
 ) -> tuple[list[LabelledPicture], list[LabelledPicture]]:
-    """Train and validation parts of the official train_val list; no patient is in both.
+    """Train and validation parts by patient, without regard to labels; no patient is in both.
 
-    Pictures of the official test list are in neither.
+    A patient stays on its side whatever else is in the list. Pictures of the official test list
+    are in neither.
     """
-    usable = [p for p in pictures if p.official_split == "train_val"]
+    usable = [p for p in pictures if p.official_split != TEST]
     train = [p for p in usable if share_of(p.patient, seed) >= held_out]
     validation = [p for p in usable if share_of(p.patient, seed) < held_out]
     shared = {p.patient for p in train} & {p.patient for p in validation}
     if shared:  # cannot happen while the split depends on the patient alone
         raise DataError(f"{len(shared)} patients are in both parts of the split")
     return train, validation
+
+
+def stratified_split(
+    pictures: Sequence[LabelledPicture], share: float, seed: int
+) -> tuple[list[LabelledPicture], list[LabelledPicture]]:
+    """Train and validation parts by patient, with every label spread evenly: one of 1/share folds.
+
+    For early stopping, a tenth. Raises DataError as `folds` does.
+    """
+    dealt = folds(pictures, round(1 / share), seed)
+    parts = list(zip(pictures, dealt, strict=True))
+    return [p for p, fold in parts if fold], [p for p, fold in parts if not fold]
 
 
 def folds(pictures: Sequence[LabelledPicture], k: int, seed: int) -> list[int]:
@@ -51,7 +64,7 @@ def folds(pictures: Sequence[LabelledPicture], k: int, seed: int) -> list[int]:
 
 
 def _refuse_test(pictures: Sequence[LabelledPicture]) -> None:
-    test = sum(p.official_split == "test" for p in pictures)
+    test = sum(p.official_split == TEST for p in pictures)
     if test:
         raise DataError(
             f"{test} of these radiographs are of the official test list, which is never split, "

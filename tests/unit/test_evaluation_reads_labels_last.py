@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import pytest
 from PIL import Image
 
 from prescreen.study import LABELS, ORGANS
-from train import evaluate, findings_report, screening
+from train import ablation, boxes, boxes_report, evaluate, findings_report, screening
 from train.data import DataError
 
 WEIGHTS = Path(__file__).resolve().parents[2] / "weights"
@@ -133,22 +134,48 @@ def test_nothing_in_common_is_said_in_one_line(house: Path, judged: dict[str, An
         findings_report.with_labels(screening.read_probabilities(house / "f.csv"), labels)
 
 
-def test_a_damaged_picture_is_named_and_left_out(
+def test_what_cannot_be_read_or_answered_is_left_out(
     house: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    saved(tmp_path / "a.png", np.zeros((40, 40)))
-    (tmp_path / "b.png").write_bytes(b"no picture")
-    labels = listed(tmp_path / "labels.csv", [["image", "labels"], ["a", "Mass"], ["b.png", ""]])
-    where = ("--images", tmp_path, "--labels", labels, "--weights", WEIGHTS)
+    """And a finding that the weights cannot answer for has no figure, instead of a wrong one."""
+    pictures, weights = tmp_path / "pictures", tmp_path / "weights"
+    shutil.copytree(WEIGHTS, weights)
+    manifest = json.loads((weights / "findings.json").read_text())
+    manifest["not_evaluated"] = {"Mass": "not_in_weights"}
+    (weights / "findings.json").write_text(json.dumps(manifest))
+    saved(pictures / "a.png", np.zeros((40, 40)))
+    saved(pictures / "c.png", np.eye(40) * 255)
+    (pictures / "b.png").write_bytes(b"no picture")
+    rows = [["image", "labels"], ["a", "Mass|Nodule"], ["b.png", ""], ["c", "No Finding"]]
+    labels = listed(tmp_path / "labels.csv", rows)
+    where = ("--images", pictures, "--labels", labels, "--weights", weights)
     run("findings", *where, "--json", tmp_path / "r.json")
     report = json.loads((tmp_path / "r.json").read_text())
-    assert (report["n"], report["unreadable"], report["mean_auroc"]) == (1, 1, None)
+    assert (report["n"], report["unreadable"]) == (2, 1)
+    assert report["auroc"]["Mass"] is None and report["ece_by_label"]["Mass"] is None
+    assert report["auroc"]["Nodule"] == report["mean_auroc"] in (0.0, 0.5, 1.0)
     assert "left out: " in capsys.readouterr().err
+
+
+def test_maps_of_two_weights_are_compared_box_by_box(house: Path) -> None:
+    drawn = boxes.DrawnBox("1_0", "Mass", (0.0, 0.0, 0.5, 0.5), (0, 0, 512, 512))
+    hot, cold = np.zeros((7, 7), dtype=np.float32), np.zeros((7, 7), dtype=np.float32)
+    hot[1, 1] = 1.0
+    pair = [
+        boxes_report.Located(drawn, house, m, True, boxes.box_of(m), oracle)
+        for m, oracle in ((hot, 0.5), (cold, 0.25))
+    ]
+    found = ablation.maps_compared(pair[:1], pair[1:])
+    assert found["iou_oracle"]["difference"] == 0.25
+    assert (found["pointing"]["with"], found["pointing"]["without"]) == (1.0, 0.0)
+    assert found["iou"]["with"] > 0 == found["iou"]["without"]
+    with pytest.raises(DataError, match="have no box in common"):
+        ablation.maps_compared(pair, [])
 
 
 def test_boxes_without_a_picture_are_counted(house: Path, tmp_path: Path) -> None:
     box = ["200", "300", "100", "150"]
-    boxes = listed(
+    drawn = listed(
         tmp_path / "BBox_List_2017.csv",
         [
             ["Image Index", "Finding Label", "Bbox [x", "y", "w", "h]", "", ""],
@@ -157,7 +184,7 @@ def test_boxes_without_a_picture_are_counted(house: Path, tmp_path: Path) -> Non
             ["99999999_000.png", "Mass", *box, "", "", ""],
         ],
     )
-    where = ("--images", house / "images", "--boxes", boxes, "--weights", WEIGHTS)
+    where = ("--images", house / "images", "--boxes", drawn, "--weights", WEIGHTS)
     run("boxes", *where, "--json", tmp_path / "boxes.json")
     report = json.loads((tmp_path / "boxes.json").read_text())
     assert (report["n"], report["n_missing"], report["n_images"]) == (2, 1, 2)

@@ -175,6 +175,17 @@ def test_jsrt_as_png_is_the_same(jsrt_folder: Path) -> None:
     assert np.array_equal(from_img.pixels, from_png.pixels)
 
 
+def test_jsrt_is_written_in_the_layout_that_training_reads(jsrt_folder: Path) -> None:
+    where = ("--images", jsrt_folder / "JSRT", "--scr", jsrt_folder / "SCR", "--size", "32")
+    jsrt.main([str(a) for a in (*where, "--to", jsrt_folder / "lungs_heart" / "jsrt")])
+    (one,) = data.read_lungs_heart(jsrt_folder / "lungs_heart", 32)
+    (same,) = jsrt.read_jsrt(jsrt_folder / "JSRT", jsrt_folder / "SCR", 32)
+    assert (one.source, one.name) == ("jsrt", "JPCLN001")
+    assert np.array_equal(one.pixels, same.pixels) and np.array_equal(one.masks, same.masks)
+    with pytest.raises(SystemExit, match=r"error: .* is not a folder"):
+        jsrt.main(["--images", str(jsrt_folder / "gone"), "--scr", "x", "--to", "y"])
+
+
 def test_an_img_of_another_size_or_order_is_refused(jsrt_folder: Path) -> None:
     path = jsrt_folder / "JSRT" / "JPCLN001.IMG"
     path.write_bytes(path.read_bytes()[:-2])

@@ -58,6 +58,15 @@ def test_the_official_test_list_is_never_dealt_out() -> None:
         data.folds([*pictures(20), one], 5, seed=1)
 
 
+def test_a_tenth_for_early_stopping_has_its_tenth_of_every_label() -> None:
+    listed = pictures(1000)
+    train, held = data.stratified_split(listed, 0.1, seed=1)
+    assert not {p.patient for p in train} & {p.patient for p in held}
+    assert len(train) + len(held) == 1000 and 90 <= len(held) <= 110
+    both = [np.array([p.labels for p in part]).sum(axis=0) for part in (listed, held)]
+    assert np.all(np.abs(both[1] - both[0] / 10) <= 6)  # some patients have forty
+
+
 def test_more_folds_than_patients_are_refused() -> None:
     with pytest.raises(DataError, match="patients cannot be dealt out to 50 folds"):
         data.folds(pictures(20), 50, seed=1)
