@@ -38,7 +38,7 @@ from prescreen.settings import Destination, Screen, Settings
 from prescreen.store.outbox import Outbox
 from prescreen.store.queue import Queue
 from prescreen.store.rejections import RECALLED
-from prescreen.store.results import Results
+from prescreen.store.results import Results, require_intact
 from prescreen.store.spool import Spool
 from prescreen.study import (
     Delivery,
@@ -332,6 +332,7 @@ def deliver(deliveries: Sequence[Delivery], route: Route) -> None:
 def _send(delivery: Delivery, route: Route) -> bool:
     """Send one object and settle its row; True if the peer took it."""
     try:
+        require_intact(delivery.path)
         content = delivery.path if not delivery.uses_fallback else _as_fallback(delivery)
         route.check(delivery)
         route.crash("deliver.before_send")

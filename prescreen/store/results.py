@@ -95,6 +95,19 @@ def read_manifest(folder: Path, job: Job) -> Results:
         raise StoreError(f"{path}: cannot be read ({type(error).__name__})") from error
 
 
+def require_intact(path: Path) -> None:
+    """Raise StoreError unless an object of a results folder is what its manifest says.
+
+    A folder without a manifest, or of a version that wrote no digests, says nothing.
+    """
+    try:
+        told = json.loads((path.parent / NAME).read_text(encoding="utf-8")).get("sha256", {})
+    except (FileNotFoundError, ValueError):
+        return
+    if path.name in told and _sha256(path) not in (told[path.name], None):
+        raise StoreError(f"{path}: is not what was written; see `prescreen doctor`")
+
+
 @dataclass(frozen=True)
 class Told:
     """What the manifest of a results folder says by itself, when the database says nothing.

@@ -30,6 +30,7 @@ from prescreen.store.guard import Guard
 from prescreen.store.results import read_told
 from tests.e2e.blind import answer, answered, deliver, kept
 from tests.e2e.house import UNCLOSED, House, Pacs, chest, house
+from tests.e2e.test_results_are_taken_back import note as rejecting
 
 pytestmark = pytest.mark.filterwarnings(UNCLOSED)
 
@@ -285,6 +286,35 @@ def test_f8_a_flipped_bit_is_never_screened(tmp_path: Path) -> None:
         answer(home)
         (instance,) = reader.show(home.store().engine, study).instances
         assert (instance["outcome"], instance["reason"]) == ("not_screened", "file_damaged")
+
+
+def test_f8_a_damaged_result_is_parked_and_never_sent(tmp_path: Path) -> None:
+    with patients(tmp_path) as them:
+        (folder,) = list(doctor.results_folders(them.data))[1:]
+        _flip_a_bit(folder / "evaluation-report.dcm")
+        deliver(them.home)
+        rows = reader.show(them.home.store().engine, them.answered).deliveries
+        assert sorted(row["state"] for row in rows) == ["delivered", "parked"]
+        (error,) = (row["error"] for row in rows if row["state"] == "parked")
+        assert "is not what was written; see `prescreen doctor`" in error
+
+
+def test_f8_a_rejection_note_is_obeyed_again_by_a_new_database(tmp_path: Path) -> None:
+    with house(tmp_path) as home:
+        path = chest(tmp_path)
+        study = answered(home, path)
+        kept(home, rejecting(path, "113037"))
+        home.close()
+        _grow_old(home.settings.data_dir)
+        (home.settings.data_dir / "prescreen.db").unlink()
+        mending.repair(home.settings)
+        assert doctor.look(home.settings) == []
+        store = home.store()
+        Destinations(store.engine).go_live("pacs", "test", "test")
+        Destinations(store.engine).release(None, "test", "looked at")
+        answer(home)
+        deliver(home)
+        assert home.pacs.of_study(study, COMPREHENSIVE_3D_SR) == []
 
 
 def test_the_doctor_says_what_it_found_as_json(tmp_path: Path) -> None:
