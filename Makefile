@@ -59,9 +59,10 @@ test: peers $(STAMP) check  ## install, check, run the tests
 bench: peers $(STAMP)  ## rates, CPU per study, memory, latency: one JSON and one table
 	$(BIN)/python -m bench --json bench.json
 
-soak: peers $(STAMP)  ## the property tests with a thousand new examples each, and atheris hunting
+soak: peers $(STAMP)  ## new examples for the property tests, atheris hunting, hundreds of kills
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[soak]'
 	HYPOTHESIS=random $(BIN)/python -m pytest tests/properties tests/unit
+	$(BIN)/python -m pytest -m soak -s tests/e2e
 
 train: $(STAMP)  ## train both networks on the data at hand (hours on a CPU)
 	$(BIN)/python -m train.lungs_heart --out $(RUNS)

@@ -48,6 +48,7 @@ class Recorder:
         self._content: dict[int, bytes] = {}  # inode -> what was fsynced
         self._names: dict[int, dict[str, int]] = {}  # inode of a folder -> name -> inode
         self._database: Files = {}
+        self._read: dict[tuple[int, int, int], bytes] = {}  # so that cuts share what is the same
         self.cuts: list[Cut] = []
         for folder, _, files in os.walk(data_dir):
             self._sync_folder(Path(folder))
@@ -83,7 +84,14 @@ class Recorder:
 
     def _sync_file(self, path: Path) -> None:
         if not path.name.startswith(DATABASE):
-            self._content[path.stat().st_ino] = path.read_bytes()
+            self._content[path.stat().st_ino] = self._bytes(path)
+
+    def _bytes(self, path: Path) -> bytes:
+        stat = path.stat()
+        key = stat.st_ino, stat.st_mtime_ns, stat.st_size
+        if key not in self._read:
+            self._read[key] = path.read_bytes()
+        return self._read[key]
 
     def _sync_folder(self, path: Path) -> None:
         entries = {entry.name: entry.inode() for entry in os.scandir(path)}
@@ -101,7 +109,7 @@ class Recorder:
                 path = Path(folder, name)
                 if not name.startswith(DATABASE):
                     relative = self._relative(path)
-                    left["all"][relative] = path.read_bytes()
+                    left["all"][relative] = self._bytes(path)
                     left["names"][relative] = self._content.get(path.stat().st_ino, b"")
         now, before = self._database_now(), self._database
         log = f"{DATABASE}-wal"

@@ -18,6 +18,7 @@ import pytest
 from prescreen import doctor
 from prescreen.dicom.report import COMPREHENSIVE_3D_SR
 from prescreen.dicom.send import echo
+from prescreen.errors import PeerUnavailable
 from prescreen.store import audit, recovery
 from prescreen.store.database import integrity, reading
 from tests.e2e.blind import answer, deliver, kept
@@ -75,6 +76,7 @@ def _killed_at_random(folder: Path, cycles: int, senders: int, longest: float) -
         spool = home.store().spool
         spool.sweep(lambda path: True, min_age=0)
         assert not list((spool.root / "received").glob("*/.*.tmp"))
+        print(f"F1: {cycles} kills, {len(streams.acknowledged)} instances acknowledged, 0 lost")
         return len(streams.acknowledged)
 
 
@@ -87,7 +89,6 @@ def test_f1_a_receiver_killed_200_times_loses_nothing(tmp_path: Path) -> None:
     """KILLS=40 asks for fewer."""
     kills = int(os.environ.get("KILLS", "200"))
     acknowledged = _killed_at_random(tmp_path, cycles=kills, senders=4, longest=6.0)
-    print(f"F1: {kills} kills, {acknowledged} instances acknowledged, 0 lost")
     assert acknowledged > kills
 
 
@@ -180,6 +181,24 @@ def _nothing_to_screen(home: House) -> bool:
     with reading(home.store().engine) as connection:
         query = "SELECT count(*) FROM job WHERE stage = 'screen'"
         return connection.exec_driver_sql(query).scalar() == 0
+
+
+def test_f6_above_the_watermark_nobody_stores_and_everybody_may_ask(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Less room than `minimum_free_mb`: who would store is rejected for now, C-ECHO answers."""
+    with house(tmp_path) as home:
+        path = small(tmp_path)
+        with monkeypatch.context() as patch:
+            patch.setenv("PRESCREEN__HOUSEKEEPING__MINIMUM_FREE_MB", "1000000000")
+            with home.role("receive"):
+                with pytest.raises(PeerUnavailable):
+                    home.send(path)
+                echo(home.door(), "MODALITY")
+        kinds = [e.detail for e in audit.events(home.store().engine, kind="association.refused")]
+        assert "disk_full" in str(kinds)
+        with home.role("receive"):
+            assert home.send(path) == [0x0000], "there is room again"
 
 
 @pytest.mark.parametrize("seconds", [6, pytest.param(20, marks=pytest.mark.soak)])

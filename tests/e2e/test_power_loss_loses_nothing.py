@@ -75,7 +75,7 @@ def test_f9_power_that_goes_at_any_fsync_loses_nothing(tmp_path: Path) -> None:
 
 @pytest.mark.soak
 def test_f9_power_that_goes_in_a_long_run(tmp_path: Path) -> None:
-    _goes_everywhere(tmp_path, studies=60)
+    _goes_everywhere(tmp_path, studies=15)
 
 
 def _goes_everywhere(tmp_path: Path, studies: int) -> None:
