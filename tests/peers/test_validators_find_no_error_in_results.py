@@ -9,8 +9,10 @@ from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
+import numpy as np
 import pydicom
 import pytest
+from PIL import Image
 
 from tests import results
 from tests.peers.made import KINDS, every_kind
@@ -136,3 +138,34 @@ def test_dsrdump_reads_the_tree(source: str, kind: str, tmp_path: Path) -> None:
     assert not [line for line in dumped if line.startswith(("E:", "F:", "W:"))]
     title = "Imaging Measurement Report" if "regions" in kind else "AI pre-screening, not a report"
     assert f'<CONTAINER:(,,"{title}")=SEPARATE>' in dumped
+
+
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if "sr" in kind])
+@pytest.mark.parametrize("source", SOURCES)
+def test_dsr2html_makes_a_page_of_it_in_silence(source: str, kind: str, tmp_path: Path) -> None:
+    path, page = tmp_path / "report.dcm", tmp_path / "report.html"
+    path.write_bytes(_made(source)[kind])
+    assert not [line for line in _run("dsr2html", str(path), str(page)) if line[1:2] == ":"]
+    assert "</html>" in page.read_text(errors="replace")
+
+
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if "capture" in kind])
+@pytest.mark.parametrize("source", SOURCES)
+def test_dcmj2pnm_draws_the_capture_as_it_is(source: str, kind: str, tmp_path: Path) -> None:
+    path, picture = tmp_path / "capture.dcm", tmp_path / "capture.png"
+    path.write_bytes(_made(source)[kind])
+    assert not [line for line in _run("dcmj2pnm", "--write-png", str(path), str(picture)) if line]
+    with Image.open(picture) as drawn:
+        assert np.array_equal(np.asarray(drawn), pydicom.dcmread(path).pixel_array)
+
+
+def test_a_presentation_state_is_opened_over_its_image(tmp_path: Path) -> None:
+    """dcmp2pgm renders the image through it: as the image's own window does."""
+    state, plain, through = (tmp_path / name for name in ("ps.dcm", "plain.pgm", "through.pgm"))
+    state.write_bytes(_made("as it is")["presentation"])
+    image = str(results.chest_path())
+    assert not _run("dcmp2pgm", "--pstate", str(state), image, str(through))
+    assert not _run("dcmp2pgm", image, str(plain))
+    with Image.open(plain) as before, Image.open(through) as after:
+        assert before.size == after.size
+        assert np.abs(np.asarray(before, np.int16) - np.asarray(after, np.int16)).mean() < 8

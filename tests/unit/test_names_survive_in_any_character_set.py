@@ -3,16 +3,18 @@ from __future__ import annotations
 import io
 import warnings
 from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
 import pydicom
 import pytest
 
 from prescreen.dicom.capture import capture
-from prescreen.dicom.report import as_comprehensive_sr, measurement_report
+from prescreen.dicom.egress import check
+from prescreen.errors import UnfitObject
 from prescreen.settings import Report
+from prescreen.study import Audience, ResultObject
 from tests import results
+from tests.peers.made import every_kind
 
 NAMES = {
     "ISO_IR 100": "Müller^Jörg",
@@ -25,6 +27,10 @@ NAMES = {
     "GBK": "Wang^XiaoDong=王^小东",
     "ISO_IR 192": "Wang^XiaoDong=王^小東=Ünïcode^Ж",
     "ISO_IR 127": "قباني^لنزار",
+    "ISO_IR 138": "שרון^דבורה",
+    "ISO_IR 166": "นามสกุล^ชื่อ",
+    "ISO_IR 101": "Wałęsa^Łukasz",
+    "ISO_IR 148": "Çavuşoğlu^İlker",
 }
 
 
@@ -61,15 +67,18 @@ def _named(name: str) -> pydicom.Dataset:
 
 
 def _objects(source: pydicom.Dataset) -> Iterator[bytes]:
-    result, model = results.screened(source), results.model()
-    uids: dict[str, Any] = {"series_instance_uid": results.SERIES_UID}
-    uids["sop_instance_uid"] = results.SOP_UID
-    report = measurement_report(results.document(source))
-    yield report
-    yield as_comprehensive_sr(report, "2.25.9")
-    yield capture(
-        source, None, None, result, model, settings=Report(), made=results.MADE, **uids
-    ).part10
+    """The findings first, then one of every other kind; each passes the last look as well."""
+    made = every_kind(source)
+    for name in ("sr", "fallback sr", "regions sr", "text sr", "capture", "presentation"):
+        yield made[name]
+    yield made["segmentation"]
+
+
+def described_as(part10: bytes, kind: str) -> ResultObject:
+    """What the outbox would say of an object."""
+    ds = pydicom.dcmread(io.BytesIO(part10), stop_before_pixels=True)
+    uids = (ds.SOPClassUID, ds.SOPInstanceUID, ds.SeriesInstanceUID)
+    return ResultObject(kind, Audience.EVALUATION, *uids, "x.dcm")
 
 
 def _raw_name(ds: pydicom.Dataset) -> bytes:
@@ -87,6 +96,20 @@ def test_names_are_equal_decoded_and_byte_for_byte(charset: str) -> None:
         assert str(result.PatientName) == NAMES[charset] == str(source.PatientName)
         assert result.SpecificCharacterSet == source.SpecificCharacterSet
         assert result.StudyDescription == source.StudyDescription
+
+
+@pytest.mark.parametrize("charset", NAMES)
+def test_the_last_look_compares_what_is_decoded(charset: str) -> None:
+    source = _source(charset, NAMES[charset])
+    unicode = _source("ISO_IR 192", NAMES[charset])
+    made = every_kind(source)
+    for name, kind in (("sr", "sr"), ("capture", "capture"), ("text sr", "text")):
+        part10 = made[name]
+        described = described_as(part10, kind)
+        check(part10, described, source)
+        check(part10, described, unicode)
+        with pytest.raises(UnfitObject, match="patient name is not that of the study"):
+            check(part10, described, _source("ISO_IR 100", "Müller^Else"))
 
 
 @pytest.mark.parametrize("charset", NAMES)
