@@ -245,8 +245,7 @@ def mean_auroc(probabilities: Tensor, labels: Tensor) -> float:
 
 def fit_heads(config: Config, student: Student, train: Part, size: int) -> None:
     """Both heads in closed form on the features as they are (ridge regression)."""
-    loader = in_order(config, train.paths, inputs.COMMON_SIZE)
-    inside, whole = pooled(student.net, loader, train.masks, size)
+    inside, whole = pooled(student.net, train, config, size)
     for head, seen in ((student.net.head, inside), (student.net.head_unmasked, whole)):
         weight, bias = probe.ridge(seen, train.labels.numpy(), config.ridge)
         head.weight.data.copy_(torch.from_numpy(weight))
@@ -255,22 +254,23 @@ def fit_heads(config: Config, student: Student, train: Part, size: int) -> None:
 
 @torch.inference_mode()
 def pooled(
-    net: densenet.FindingsNet, loader: views.Loader, masks: Tensor, size: int
+    net: densenet.FindingsNet, part: Part, config: Config, size: int
 ) -> tuple[probe.Features, probe.Features]:
     """What the heads see of undistorted pictures; kept beside the runs, picture by picture."""
     net.eval()
     kept = probe.Kept(data.runs_dir() / "pooled", f"{digest_of(net)}-{size}")
+    loader = in_order(config, part.paths, inputs.COMMON_SIZE)
     inside, whole = [], []
     for x, index in machine.progress(loader, "pooled features"):
-        paths = [loader.dataset.paths[i] for i in index.tolist()]
-        found = kept.read(paths, masks[index])
+        paths = [part.paths[i] for i in index.tolist()]
+        found = kept.read(paths, part.masks[index])
         if found is None:
             x = inputs.stretch(inputs.resized(x.to(machine.device()) / 255.0, size))
             features = net.features(x.contiguous(memory_format=torch.channels_last))
-            organs = (masks[index] / 255.0).to(machine.device())
+            organs = (part.masks[index] / 255.0).to(machine.device())
             one, other, _ = net.pooled(features, organs)
             found = (one.cpu().numpy(), other.cpu().numpy())
-            kept.write(paths, masks[index], found)
+            kept.write(paths, part.masks[index], found)
         inside.append(found[0])
         whole.append(found[1])
     return np.concatenate(inside), np.concatenate(whole)
