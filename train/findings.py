@@ -3,12 +3,12 @@
     python -m train.findings --lungs-heart RUN/last.pt --fold 0       one of five folds
     python -m train.findings --lungs-heart RUN/last.pt --fold -1      all, for weights that ship
 
-Where ImageNet weights of the backbone can be had (--start imagenet), the heads are first fitted to
+Where ImageNet weights of the backbone can be had (--weights-from imagenet), the heads are first fitted to
 its features in closed form (`probe`), then trained on. DenseNet-121 has none here: it first learns
 to give the features that EfficientNet-Lite0 gives on the same radiographs, at low resolution and
 without labels (`distil`). No patient of the fold held out is in any part that sees labels.
 
-Several GPUs: torchrun --nproc-per-node N -m train.findings ...
+Several GPUs: torchrun --standalone --nproc-per-node N -m -- train.findings ...
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Config:
     seed: int = 1
     preset: str = "regions"
     backbone: str = "efficientnet_lite0+2"  # empty: the preset's own
-    start: str = "imagenet"  # or `none`, or the last.pt of a run of the same backbone
+    weights_from: str = "imagenet"  # or `none`, or the last.pt of a run of the same backbone
     folds: int = 5
     fold: int = 0  # which is held out; -1 trains on all of the train_val list
     stopping: float = 0.0  # share of the remaining patients that early stopping looks at
@@ -179,12 +179,12 @@ class Student(nn.Module):
 
 
 def started(config: Config) -> Student:
-    """A student as `--start` says; the backbone's leading parts frozen, its heads random."""
+    """A student as `--weights-from` says; the backbone's leading parts frozen, its heads random."""
     student = Student(config)
-    if config.start == "imagenet":
+    if config.weights_from == "imagenet":
         student.net.backbone.load_state_dict(teacher.imagenet(switches_of(config).backbone))
-    elif config.start != "none":
-        student.net.load_state_dict(checkpoint.part(Path(config.start), "ema", "net."))
+    elif config.weights_from != "none":
+        student.net.load_state_dict(checkpoint.part(Path(config.weights_from), "ema", "net."))
     for part in leading(student.net.backbone)[: config.frozen]:
         part.requires_grad_(False)
     return student.to(machine.device(), memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
@@ -352,7 +352,7 @@ def one_epoch(config: Config, run: Run, epoch: int, phase: tuple[str, int]) -> l
     side = min(inputs.COMMON_SIZE, size * 9 // 8)
     loader = views.shuffled(train.paths, side, config.batch, config.workers, config.seed, epoch)
     network = machine.shared(run.student)
-    awake(run.student, still=config.start == "imagenet")
+    awake(run.student, still=config.weights_from == "imagenet")
     total = torch.zeros(2)
     for step, (pixels, index) in enumerate(machine.progress(loader, f"epoch {epoch + 1}")):
         for group in run.optimiser.param_groups:

