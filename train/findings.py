@@ -3,10 +3,11 @@
     python -m train.findings --lungs-heart RUN/last.pt --fold 0       one of five folds
     python -m train.findings --lungs-heart RUN/last.pt --fold -1      all, for weights that ship
 
-Where ImageNet weights of the backbone can be had (--weights-from imagenet), the heads are first fitted to
-its features in closed form (`probe`), then trained on. DenseNet-121 has none here: it first learns
-to give the features that EfficientNet-Lite0 gives on the same radiographs, at low resolution and
-without labels (`distil`). No patient of the fold held out is in any part that sees labels.
+Where ImageNet weights of the backbone can be had (--weights-from imagenet), the heads are first
+fitted to its features in closed form (`probe`), then trained on. DenseNet-121 has none here: it
+first learns to give the features that EfficientNet-Lite0 gives on the same radiographs, at low
+resolution and without labels (`distil`). No patient of the fold held out is in any part that sees
+labels.
 
 Several GPUs: torchrun --standalone --nproc-per-node N -m -- train.findings ...
 """
