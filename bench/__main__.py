@@ -14,7 +14,7 @@ from typing import Any
 
 from rich.console import Console
 
-from bench import end_to_end, memory, receiving
+from bench import end_to_end, engines, memory, receiving
 from bench.pictures import CODINGS
 from bench.table import printed
 from prescreen import __version__
@@ -66,10 +66,19 @@ def main() -> None:
         for name, part in _PARTS.items():
             found[name] = part(Path(folder) / name, **plan[name])
     found["latency"] = found["end_to_end"].pop("latency")
+    found["networks"] = _networks(options.quick)
     found["machine"]["load_average_after"] = os.getloadavg()[0]
     found["bars"] = [asdict(bar) for bar in _bars(found)]
     options.json.write_text(json.dumps(found, indent=1) + "\n", encoding="ascii")
     printed(found, Console())
+
+
+def _networks(quick: bool) -> dict[str, Any]:
+    """The networks alone, in processes that need nothing of the node's but them."""
+    weights = Path(__file__).parents[1] / "weights"
+    if quick:
+        return engines.measured(weights, ("folded",), (1,), 0.01)
+    return engines.measured(weights)
 
 
 def _machine() -> dict[str, Any]:

@@ -8,6 +8,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from bench import engines
+
 
 def printed(found: Mapping[str, Any], console: Console) -> None:
     """Print the bars, and what lies behind them."""
@@ -16,6 +18,9 @@ def printed(found: Mapping[str, Any], console: Console) -> None:
     console.print(_compressed(found["end_to_end"]["compressed"]))
     console.print(_stages("Latency of one study on an idle node", found["latency"]))
     console.print(_beside(found))
+    console.print(
+        "The networks alone", *engines.lines(found["networks"]), sep="\n", highlight=False
+    )
 
 
 def _bars(bars: list[Mapping[str, Any]]) -> Table:

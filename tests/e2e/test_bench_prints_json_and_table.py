@@ -65,8 +65,11 @@ def test_the_cost_is_split_by_stage(run: tuple[str, dict[str, object]]) -> None:
 def test_rates_memory_and_latency_stand_beside(run: tuple[str, dict[str, object]]) -> None:
     table, found = run
     assert {"machine", "receive", "end_to_end", "memory", "latency", "bars"} <= set(found)
-    for words in ("storescp, not durable", "bare networks", "Latency of one study"):
+    for words in ("storescp, not durable", "bare networks", "Latency of one study", "folded"):
         assert words in table
+    networks = found["networks"]
+    assert isinstance(networks, dict)
+    assert networks["folded"]["images_s"]["findings"]["1"] > 0
     latency = found["latency"]
     assert isinstance(latency, dict)
     assert latency["total_ms"] == pytest.approx(sum(latency["stages_ms"].values()))
