@@ -21,9 +21,10 @@ from prescreen.errors import UnusableImage
 
 #: No radiograph is smaller; the networks look at 224 × 224.
 SMALLEST = 32
-#: Bytes of pixels that one byte of a code stream may stand for: RLE reaches 64, JPEG 85, and
-#: JPEG 2000 at ten times what is diagnostic 500. Short streams of small pictures may hold less.
+#: Bytes of pixels that one byte of a code stream may stand for. RLE cannot reach it (64) nor JPEG
+#: (85); only JPEG 2000 and JPEG-LS can, with a picture that has nothing in it.
 DENSEST = 500
+#: Bytes up to which that is not asked: small pictures, mostly of what surrounds them.
 _SMALLEST_STREAM = 1_024
 _COLOURS = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT")
 _GREYS = ("MONOCHROME1", "MONOCHROME2")

@@ -38,10 +38,12 @@ def contents(spool: Spool) -> Iterator[Aside]:
 
 
 def _reason(path: Path) -> str:
+    """The code at the beginning of what was noted; what follows it is for people."""
     try:
-        return path.with_suffix(".reason").read_text(encoding="ascii").strip() or UNKNOWN
+        noted = path.with_suffix(".reason").read_text(encoding="ascii")
     except (OSError, ValueError):
         return UNKNOWN
+    return noted.partition(":")[0].strip() or UNKNOWN
 
 
 def counted(spool: Spool) -> dict[str, int]:

@@ -152,10 +152,14 @@ class Spool:
             fsync(self._results)
 
     def quarantine(self, path: Path, reason: str) -> Path:
-        """Set a file aside for a person, with a code why; returns where it lies now."""
+        """Set a file aside for a person; returns where it lies now.
+
+        `reason` is a code, or a code, a colon and more for people.
+        """
         target = self._quarantine / f"{uuid.uuid4().hex}.dcm"
         with mapped(self._quarantine):
-            target.with_suffix(".reason").write_text(f"{reason}\n", encoding="ascii")
+            noted = target.with_suffix(".reason")
+            noted.write_text(f"{reason}\n", encoding="ascii", errors="replace")
             self._inside(path).rename(target)
             fsync(self._quarantine)
         return target

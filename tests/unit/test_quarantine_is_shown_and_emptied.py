@@ -31,6 +31,12 @@ def test_it_is_counted_by_reason(bench: StoreBench) -> None:
     assert quarantine.counted(bench.spool) == {"no_row": 2, "not_of_this_job": 1, "unknown": 1}
 
 
+def test_what_follows_the_code_is_for_people(bench: StoreBench) -> None:
+    path = bench.spool.quarantine(bench.spool.keep(b"three").path, "unfit_object: sr: no \ufffd")
+    assert path.with_suffix(".reason").read_text() == "unfit_object: sr: no ?\n"
+    assert quarantine.counted(bench.spool)["unfit_object"] == 1
+
+
 def test_nothing_is_removed_before_its_time(bench: StoreBench) -> None:
     assert quarantine.expire(bench.spool, time.time() - 60) == 0
     assert sum(quarantine.counted(bench.spool).values()) == 4
