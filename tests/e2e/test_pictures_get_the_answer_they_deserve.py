@@ -176,6 +176,8 @@ NO_CHEST: dict[str, Callable[[], bytes]] = {
     "noise": lambda: _coded(_noise()),
     "a phantom": lambda: _coded(_phantom()),
     "text": lambda: _coded(_text(), SOPClassUID=SecondaryCaptureImageStorage),
+}
+MISPLACED: dict[str, Callable[[], bytes]] = {
     "turned by 90 degrees": lambda: _coded(np.ascontiguousarray(np.rot90(_shifted(0)))),
     "turned by 180 degrees": lambda: _coded(np.ascontiguousarray(np.rot90(_shifted(0), 2))),
     "mirrored": lambda: _coded(np.ascontiguousarray(_shifted(0)[:, ::-1])),
@@ -183,15 +185,23 @@ NO_CHEST: dict[str, Callable[[], bytes]] = {
 }
 
 
-@pytest.mark.parametrize("name", NO_CHEST)
-def test_d9_d10_what_is_no_upright_chest_gets_a_notice_and_no_finding(
-    name: str, home: Parcels
-) -> None:
-    parcel = NO_CHEST[name]()
+def _assert_a_notice_and_no_finding(home: Parcels, parcel: bytes) -> None:
     outcome, reason = home.outcome(parcel)
     assert outcome == "not_screened"
     assert reason is not None
     assert home.record(parcel).findings == ()
+
+
+@pytest.mark.parametrize("name", MISPLACED)
+def test_d9_a_chest_that_is_not_upright_gets_a_notice_and_no_finding(
+    name: str, home: Parcels
+) -> None:
+    _assert_a_notice_and_no_finding(home, MISPLACED[name]())
+
+
+@pytest.mark.parametrize("name", NO_CHEST)
+def test_d10_what_is_no_chest_gets_a_notice_and_no_finding(name: str, home: Parcels) -> None:
+    _assert_a_notice_and_no_finding(home, NO_CHEST[name]())
 
 
 # --- D11, D16: what is written ---------------------------------------------------------------
