@@ -1,4 +1,4 @@
-"""`python -m bench --json FILE`: everything measured side by side in one run."""
+"""`python -m bench --json FILE`: everything measured side by side in one run, or one part alone."""
 
 from __future__ import annotations
 
@@ -59,18 +59,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     parser.add_argument("--json", type=Path, required=True, help="where the figures are written")
     parser.add_argument("--quick", action="store_true", help="a few studies: that it runs, no more")
+    parser.add_argument("--only", choices=_PARTS, help="one part alone, without table and bars")
     options = parser.parse_args()
     plan = _QUICK if options.quick else _FULL
     found: dict[str, Any] = {"machine": _machine(), "quick": options.quick}
     with tempfile.TemporaryDirectory(prefix="prescreen-bench-") as folder:
-        for name, part in _PARTS.items():
-            found[name] = part(Path(folder) / name, **plan[name])
-    found["latency"] = found["end_to_end"].pop("latency")
-    found["networks"] = _networks(options.quick)
+        for name in [options.only] if options.only else _PARTS:
+            found[name] = _PARTS[name](Path(folder) / name, **plan[name])
     found["machine"]["load_average_after"] = os.getloadavg()[0]
-    found["bars"] = [asdict(bar) for bar in _bars(found)]
+    if options.only is None:
+        found["latency"] = found["end_to_end"].pop("latency")
+        found["networks"] = _networks(options.quick)
+        found["bars"] = [asdict(bar) for bar in _bars(found)]
+        printed(found, Console())
     options.json.write_text(json.dumps(found, indent=1) + "\n", encoding="ascii")
-    printed(found, Console())
 
 
 def _networks(quick: bool) -> dict[str, Any]:
