@@ -113,7 +113,8 @@ def _database(data_dir: Path, backup: Path | None, done: Mended) -> Facts | None
     if trouble.code not in ("database_missing", "database_damaged"):
         raise StoreError(trouble.said)
     path, fresh = data_dir / doctor.DATABASE, data_dir / f"{doctor.DATABASE}.new"
-    fresh.unlink(missing_ok=True)
+    for tail in ("", "-wal", "-shm"):  # what a repair that was killed left
+        fresh.with_name(fresh.name + tail).unlink(missing_ok=True)
     open_database(fresh).dispose()
     if trouble.code == "database_damaged" and not _copied(path, fresh):
         facts: Facts | None = None

@@ -86,6 +86,9 @@ def test_what_was_to_be_sent_is_sent_from_the_restored_node_once_released(tmp_pa
     with house(tmp_path) as home:
         answered(home, chest(tmp_path))
         waiting = kept(home, small(tmp_path))
+        chosen = home.settings.data_dir / "weights" / "mine" / "findings.json"
+        chosen.parent.mkdir(parents=True)
+        chosen.write_text("{}")
         backup.make(home.settings, tmp_path / "copy")
         late = kept(home, small(tmp_path))
         deliver(home)
@@ -94,6 +97,7 @@ def test_what_was_to_be_sent_is_sent_from_the_restored_node_once_released(tmp_pa
         home.close()
         shutil.rmtree(home.settings.data_dir)
         backup.restore(home.settings, tmp_path / "copy")
+        assert chosen.read_text() == "{}"
         assert home.store().outbox.claim("pacs", 5) == []
         Destinations(home.store().engine).release(None, "test", "restored")
         answer(home)
