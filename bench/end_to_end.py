@@ -19,10 +19,11 @@ from bench.pictures import CODINGS, coded, computed, on_the_wire
 from bench.processes import children_cpu_ms, cpu_ms
 from bench.sender import Association, Object
 from bench.standing import Standing, instrumented, role, standing, wait_until
+from prescreen.settings import MODERN
 
 #: CPU milliseconds a study, the networks' own passes left out.
 BAR = 60.0
-OBJECTS = 2  # a report and a capture
+OBJECTS = len(MODERN)  # findings, regions and a capture
 
 RECEIVE, DELIVER = "receive and keep", "deliver"
 #: In the order of a study's way; without the networks.

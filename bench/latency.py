@@ -10,17 +10,18 @@ from typing import Any
 from bench.pictures import computed, on_the_wire
 from bench.sender import Association, Object
 from bench.standing import Standing, wait_until
+from prescreen.settings import MODERN
 from prescreen.study import Event
 
-OBJECTS = 2  # a report and a capture
+OBJECTS = len(MODERN)  # findings, regions and a capture
 
 #: Between which two instants each stage lies.
 STAGES = (
     "receive and keep",
     "wait for the screener's next look",
     "screen and report",
-    "wait for the deliverer, open an association, send the report",
-    "send the capture",
+    "wait for the deliverer, open an association, send the findings",
+    "send the regions and the capture",
 )
 
 
@@ -58,7 +59,7 @@ def _split(
     kept, claimed, settled = (
         _at(stands.events(kind)[-1]) for kind in ("instance.kept", "job.claimed", "report.written")
     )
-    first, last = map(_at, stands.events("object.delivered")[-OBJECTS:])
+    first, *_, last = map(_at, stands.events("object.delivered")[-OBJECTS:])
     due = kept + quiet_period
     spans = (kept - left, claimed - due, settled - claimed, first - settled, last - first)
     stages = dict(zip(STAGES, spans, strict=True))

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from prescreen import gate, logs, node, pipeline, reporting, screening
-from prescreen.dicom import capture, narrative, regions, report
+from prescreen.dicom import capture, egress, narrative, regions, report
 from prescreen.dicom.decode import Decoder
 from prescreen.settings import load
 from prescreen.store.queue import Queue
@@ -29,11 +29,12 @@ from prescreen.worker import stop_on_signals
 
 OPEN, LOOK, PREPARE = "open and decode", "look (gate)", "input preparation"
 NETWORKS, ANSWER = "networks", "anatomy and findings"
-REPORT, REGIONS, CAPTURE, SETTLE = "report", "regions", "capture", "write and settle"
+REPORT, REGIONS, CAPTURE, EGRESS = "report", "regions", "capture", "last look"
+SETTLE = "write and settle"
 LOOP = "claim and loop"
 
 #: The stages of the screening process, in order.
-STAGES = (LOOP, OPEN, LOOK, PREPARE, NETWORKS, ANSWER, REPORT, REGIONS, CAPTURE, SETTLE)
+STAGES = (LOOP, OPEN, LOOK, PREPARE, NETWORKS, ANSWER, REPORT, REGIONS, CAPTURE, EGRESS, SETTLE)
 
 
 class Stopwatch:
@@ -96,6 +97,7 @@ class Stopwatch:
         self.on(narrative, "narrative_report", REPORT)
         self.on(regions, "regions_report", REGIONS)
         self.on(capture, "capture", CAPTURE)
+        self.on(egress, "check", EGRESS)
         self.on(reporting, "write", SETTLE)
         self.on(Queue, "settle", SETTLE)
         self.on(pipeline, "screen", LOOP)

@@ -55,6 +55,8 @@ _NEEDED: Mapping[str, tuple[str, ...]] = {
         *("DimensionIndexSequence", "PerFrameFunctionalGroupsSequence"),
     ),
 }
+#: Bytes of an item that is looked at once and remembered: codes, units, names of algorithms.
+_SMALL = 320
 #: TID 1500: what stands in its root, in this order.
 _TID_1500 = ("121049", "121005", "121058", "111028", "126010")
 #: Value types beyond those of every document (PS3.3 A.35.1, A.35.13).
@@ -145,8 +147,15 @@ def _items(view: memoryview) -> Iterator[_DataSet]:
         tag, length = struct.unpack_from("<4sI", view, position)
         if tag != b"\xfe\xff\x00\xe0" or position + 8 + length > len(view):
             raise ValueError("a sequence does not hold whole items")
-        yield _data_set(view[position + 8 : position + 8 + length])
+        content = view[position + 8 : position + 8 + length]
+        yield _small(bytes(content)) if length <= _SMALL else _data_set(content)
         position += 8 + length
+
+
+@functools.lru_cache(maxsize=4096)
+def _small(content: bytes) -> _DataSet:
+    """The same for an item that stands in every report again: nobody changes what is returned."""
+    return _data_set(memoryview(content))
 
 
 @functools.lru_cache(maxsize=1024)
