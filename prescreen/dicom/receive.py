@@ -144,6 +144,7 @@ class Receiver:
             _end([association for door in doors for association in door.active_associations])
         while self._threads:
             self._threads.pop().join(grace)
+        self._refusals.close()
 
     def _shut(self) -> list[Door]:
         doors, self._doors = self._doors, []

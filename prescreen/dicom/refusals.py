@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from prescreen.dicom.throttle import Throttle
@@ -18,12 +20,18 @@ logger = logging.getLogger(__name__)
 class Refusals:
     """Tells of refused associations and instances; `audit` is given the kind and its detail.
 
-    Whether that works or not, the peer gets its answer.
+    Whether that works or not, the peer gets its answer. Of associations the audit is told by a
+    thread of its own: a database that is locked for a while shall not keep the door shut.
     """
 
     def __init__(self, audit: Audit, clock: Callable[[], float] = time.monotonic) -> None:
         self._audit = audit
         self._throttle = Throttle(clock)
+        self._teller = ThreadPoolExecutor(max_workers=1, thread_name_prefix="refusals")
+
+    def close(self) -> None:
+        """Return when all is told; associations are not told of any more."""
+        self._teller.shutdown()
 
     def stranger(self, address: str, rule: str) -> None:
         """Tell of who broke a rule before, or beside, asking for an association."""
@@ -45,7 +53,8 @@ class Refusals:
             *detail.values(),
             left_out,
         )
-        self._note("association.refused", {**detail, "left_out": left_out})
+        with contextlib.suppress(RuntimeError):  # closed: the node is on its way out
+            self._teller.submit(self._note, "association.refused", {**detail, "left_out": left_out})
 
     def instance(self, calling: str, status: int, why: str) -> None:
         """Tell of an instance that was not kept; `why` quotes nothing of it."""

@@ -62,7 +62,8 @@ class Node:
         )
         threading.Thread(target=self._listen, daemon=True).start()
         eventually(lambda: bool(self.audited), 30)
-        assert self.echo() and self.echo_by_tls()  # loads what is loaded when needed
+        # loads what is loaded when needed, and starts who tells of refusals
+        assert self.echo() and self.echo_by_tls() and not self.echo_by_tls(calling="NOBODY")
         eventually(lambda: self.threads() <= 8, 30)
         self.at_rest = self._counts()
         self.memory = self._memory()
