@@ -103,6 +103,7 @@ def reported(located: Sequence[Located], listed: Sequence[DrawnBox]) -> dict[str
             f"hit_rate_iou_{least}": _means(drawn, [float(v >= least) for v in overlaps])
             for least in HITS
         },
+        "hit_rate": {str(least): float(np.mean([v >= least for v in overlaps])) for least in HITS},
         "pointing": _means(drawn, _hits(drawn, points)),
         "pointing_fixed_point": _means(drawn, _hits(drawn, fixed)),
         "pointing_image_centre": _means(drawn, _hits(drawn, middle)),

@@ -35,7 +35,7 @@ from train.calibration import KINDS, LEAST
 from train.chestxray14 import label_of
 from train.figures import Numbers, OperatingPoint
 from train.findings_report import Judged
-from train.pictures import DataError, read_rows
+from train.pictures import DataError, made_ready, read_rows
 
 NONE = "none"
 
@@ -299,7 +299,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--json", type=Path, required=True, help="where the figures go")
     chosen = parser.parse_args(arguments)
     try:
-        chosen.json.parent.mkdir(parents=True, exist_ok=True)
+        made_ready(chosen.json)
         report, written = calibrate(chosen)
     except (DataError, PrescreenError) as error:
         sys.exit(f"error: {error}")

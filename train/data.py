@@ -10,7 +10,15 @@ from train.masks import (
     picture_path,
     read_lungs_heart,
 )
-from train.pictures import DataError, Picture, data_dir, read_picture, read_rows, runs_dir
+from train.pictures import (
+    DataError,
+    Picture,
+    data_dir,
+    made_ready,
+    read_picture,
+    read_rows,
+    runs_dir,
+)
 from train.splits import folds, share_of, split_by_patient, stratified_split
 
 __all__ = [
@@ -22,6 +30,7 @@ __all__ = [
     "data_dir",
     "folds",
     "list_lungs_heart",
+    "made_ready",
     "picture_path",
     "read_chestxray14",
     "read_labels",

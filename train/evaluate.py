@@ -41,12 +41,6 @@ from train.findings_report import Judged
 Arguments = argparse.Namespace
 Report = dict[str, Any]
 
-# what shipping weights needs of an evaluation
-Numbers = figures.Numbers
-findings = findings_report.areas
-radiograph_of = screening.radiograph_of
-dice_of = organs.dice_of
-
 
 # ---------------------------------------------------------------- findings
 
@@ -120,12 +114,6 @@ def _boxes(chosen: Arguments) -> tuple[Report, list[str]]:
 
 
 # ---------------------------------------------------------------- lungs and heart
-
-
-def evaluate_lungs_heart(folder: Path, weights: Path, everything: bool = True) -> Report:
-    """Dice, distance of the outlines and cardiothoracic ratio; not `everything`: the held-out."""
-    kept = None if everything else _held_out(folder, weights)
-    return organs.evaluate(folder, Screener(weights), kept)[0]
 
 
 def _held_out(folder: Path, weights: Path) -> list[str]:
@@ -235,7 +223,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run one evaluation. What is missing or malformed is said in one line, exit status 1."""
     chosen = parser().parse_args(arguments)
     try:
-        chosen.json.parent.mkdir(parents=True, exist_ok=True)
+        data.made_ready(chosen.json)
         report, lines = chosen.evaluation(chosen)
     except (data.DataError, PrescreenError) as error:
         sys.exit(f"error: {error}")

@@ -126,6 +126,16 @@ def _may_be_picture(name: str) -> bool:
     return Path(name).suffix.lower() not in _NO_PICTURES
 
 
+def made_ready(report: Path) -> None:
+    """Make sure that a report can be written, before hours are spent on it, or raise DataError."""
+    try:
+        report.parent.mkdir(parents=True, exist_ok=True)
+        with report.open("a", encoding="utf-8"):
+            pass
+    except OSError as error:
+        raise DataError(f"--json {report} cannot be written: {error.strerror}") from error
+
+
 def told(items: Iterable[T], total: int, what: str) -> Iterator[T]:
     """The items, with a word on standard error every ten seconds: how many, how fast, how long."""
     began = said = time.monotonic()

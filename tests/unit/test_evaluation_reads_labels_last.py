@@ -125,6 +125,12 @@ def test_probabilities_survive_being_written(house: Path, judged: dict[str, Any]
     assert not np.array_equal(said.masked, said.unmasked)
 
 
+def test_a_report_that_cannot_be_written_is_refused_before_the_work(house: Path) -> None:
+    where = ("--data", house / "gone", "--weights", WEIGHTS)
+    with pytest.raises(SystemExit, match=r"error: --json .* cannot be written: Is a directory"):
+        run("lungs-heart", *where, "--json", house)
+
+
 def test_nothing_in_common_is_said_in_one_line(house: Path, judged: dict[str, Any]) -> None:
     labels = listed(house / "other.csv", [OFFICIAL, ["x.png", "Mass", "1", "PA"]])
     where = ("--images", house / "images", "--labels", labels, "--weights", WEIGHTS)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from prescreen.study import LABELS
-from train import evaluate, figures
+from train import figures, findings_report, organs
 from train.data import LabelledPicture
 
 
@@ -84,8 +84,8 @@ def test_figures_know_nothing_of_labels_before_the_probabilities_are_fixed() -> 
             for i, row in enumerate(rows)
         ]
 
-    report = evaluate.findings(listed(truth), scores)
-    shuffled = evaluate.findings(listed(generator.permutation(truth)), scores)
+    report = findings_report.areas(listed(truth), scores)
+    shuffled = findings_report.areas(listed(generator.permutation(truth)), scores)
     assert np.array_equal(scores, kept)
     assert report["mean_auroc"] > 0.8 > shuffled["mean_auroc"]
     assert set(report["auroc"]) == set(LABELS) and report["patients"] == 20
@@ -93,9 +93,16 @@ def test_figures_know_nothing_of_labels_before_the_probabilities_are_fixed() -> 
     assert low < report["mean_auroc"] < high
 
 
+def test_only_the_whole_test_list_may_stand_beside_the_papers_figures() -> None:
+    whole = [LabelledPicture(Path("1"), "1", (0,) * 14, "PA", "test")] * 25_596
+    assert findings_report.split_of(whole) == ("the whole official test list", True)
+    said, comparable = findings_report.split_of(whole[1:])
+    assert "25595 of the 25596 radiographs" in said and not comparable
+
+
 def test_lungs_are_scored_outside_the_heart() -> None:
     truth = np.zeros((3, 8, 8), dtype=bool)
     truth[2, :, 4:], truth[0, :, :4] = True, True
     drawn = truth.copy()
     drawn[0] = True  # drawn behind the heart as well: no fault
-    assert evaluate.dice_of(drawn, truth) == [1.0, 1.0, 1.0]
+    assert organs.dice_of(drawn, truth) == [1.0, 1.0, 1.0]
