@@ -38,6 +38,7 @@ class Breaker:
         self._clock = clock
         self._away, self._back = away, back
         self._losses = 0
+        self._was_away = True  # nobody knows what happened before this process began
         self._open_since: datetime.datetime | None = None
         self._next_probe: datetime.datetime | None = None
 
@@ -45,8 +46,14 @@ class Breaker:
     def is_open(self) -> bool:
         return self._open_since is not None
 
+    def was_away(self) -> bool:
+        """Whether the peer was lost since this was asked last, or it was never asked."""
+        answer, self._was_away = self._was_away, False
+        return answer
+
     def lost(self) -> None:
         """The peer could not be reached, or broke off."""
+        self._was_away = True
         self._losses += 1
         if self._losses >= LOSSES and not self.is_open:
             self._open_since = now = self._clock()

@@ -71,6 +71,7 @@ class Line:
             crash,
             check=self._proof.check,
             prove=lambda: self._proof.is_wanted,
+            was_away=self._breaker.was_away,
             answered=self._breaker.answered,
             lost=self._breaker.lost,
         )

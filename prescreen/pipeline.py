@@ -296,6 +296,8 @@ class Route:
     check: Callable[[Delivery], None] = lambda delivery: None
     #: whether the destination is to be asked afterwards if it keeps what it took
     prove: Callable[[], bool] = lambda: False
+    #: whether something may be waiting for a peer that was away
+    was_away: Callable[[], bool] = lambda: True
     #: told when the peer answered, and when it was away
     answered: Callable[[], None] = lambda: None
     lost: Callable[[], None] = lambda: None
@@ -310,7 +312,8 @@ def deliver(deliveries: Sequence[Delivery], route: Route) -> None:
     rest, taken = list(deliveries), False
     while rest:
         delivery = rest.pop(0)
-        if not route.outbox.may_send(delivery):
+        # the first was claimed a moment ago, and the claim looked
+        if delivery is not deliveries[0] and not route.outbox.may_send(delivery):
             route.outbox.hand_back(delivery)
             continue
         try:
@@ -325,7 +328,7 @@ def deliver(deliveries: Sequence[Delivery], route: Route) -> None:
             return
         route.answered()
         route.crash("deliver.between")
-    if taken:
+    if taken and route.was_away():
         route.outbox.due_now(route.destination.name)
 
 

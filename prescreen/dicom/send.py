@@ -27,7 +27,7 @@ from pynetdicom.dsutils import split_dataset
 from pynetdicom.presentation import PresentationContext
 from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
 
-from prescreen.dicom.entity import application_entity, cut, limit_blocking
+from prescreen.dicom.entity import application_entity, cut, limit_blocking, look_less_often
 from prescreen.dicom.tls import calling
 from prescreen.dicom.verdict import Verdict, is_stored, judge, meaning
 from prescreen.errors import ContextRejected, PeerRefused, PeerUnavailable, StoreError
@@ -88,6 +88,7 @@ class Sender:
     def __init__(self, destination: Destination, calling_ae_title: str) -> None:
         self._link = Link(destination, calling_ae_title)
         self._proposed: set[Context] = set()
+        self._usual: set[Context] = set()
 
     def open(self, contexts: Iterable[Context]) -> None:
         """Negotiate for objects of these classes in these transfer syntaxes.
@@ -140,7 +141,9 @@ class Sender:
         rejected_for_all = self._link.answered and not self._link.accepted
         if context in self._proposed and (self._link.is_open or rejected_for_all):
             return
-        self.open(self._proposed | {context})
+        # what was sent to this peer before is likely to follow: one association for all of it
+        self._usual.add(context)
+        self.open(self._usual)
 
     def _store(self, path: Path, context: Context) -> int:
         if context in self._link.accepted:
@@ -282,6 +285,7 @@ class Link:
                 tls_args=None if self._tls is None else (self._tls(), to.host),
                 evt_handlers=[
                     (evt.EVT_CONN_OPEN, limit_blocking, [to.network_timeout]),
+                    (evt.EVT_CONN_OPEN, look_less_often),
                     (evt.EVT_CONN_OPEN, self._was_connected),
                     (evt.EVT_ACCEPTED, self._was_answered),
                     *self._handlers,

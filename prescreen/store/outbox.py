@@ -13,11 +13,14 @@ from dataclasses import replace
 from typing import Any
 
 from sqlalchemy import (
+    BindParameter,
+    ClauseElement,
     ColumnElement,
     Connection,
     Engine,
     Row,
     and_,
+    bindparam,
     exists,
     func,
     literal,
@@ -61,7 +64,7 @@ class Outbox:
         with writing(self._engine) as connection:
             now = self._clock()
             ids = _claim(connection, destination, now, lease, limit)
-            rows = connection.execute(_delivery_rows(ids)).all() if ids else []
+            rows = connection.execute(_CLAIMED, {"ids": ids}).all() if ids else []
         return [self._delivery(row) for row in rows]
 
     def _delivery(self, row: Row[Any]) -> Delivery:
@@ -161,9 +164,9 @@ class Outbox:
 
     def may_send(self, delivery: Delivery) -> bool:
         """Whether the row is still ours and nothing it needs has gone on hold since its claim."""
-        free = and_(_ours(delivery), ~_held(delivery.destination), ~_finding_held())
+        terms = {"to": delivery.destination, **_whose(delivery)}
         with reading(self._engine) as connection:
-            return connection.scalar(select(t.outbox.c.outbox_id).where(free)) is not None
+            return connection.scalar(_MAY_SEND, terms) is not None
 
     def identity(self, study_instance_uid: str) -> dict[str, str]:
         """Patient and order of a study as the node knows them now; empty where it does not."""
@@ -222,20 +225,24 @@ class Outbox:
 _FREE: dict[str, Any] = {"lease_token": None, "lease_until": None}
 
 
-def _claimable(
-    destination: str, now: datetime.datetime, until: datetime.datetime
-) -> ColumnElement[bool]:
+#: Parameters of the statements below, built once: building one costs more than running it.
+_TO: BindParameter[str] = bindparam("to")
+_NOW, _AHEAD = bindparam("now", type_=t.Instant), bindparam("ahead", type_=t.Instant)
+_ID: BindParameter[int] = bindparam("the_id")
+_TOKEN: BindParameter[str] = bindparam("the_token")
+
+
+def _claimable(held: ColumnElement[bool]) -> ColumnElement[bool]:
     """Pending, due, free or its lease run out (see `Queue`), and nothing it needs on hold."""
     row = t.outbox.c
-    ahead = until + (until - now)
-    free = or_(row.lease_until.is_(None), row.lease_until <= now, row.lease_until > ahead)
-    here = and_(row.destination == destination, row.state == OutboxState.PENDING)
-    return and_(here, row.due_at <= now, free, ~_held(destination), ~_finding_held())
+    free = or_(row.lease_until.is_(None), row.lease_until <= _NOW, row.lease_until > _AHEAD)
+    here = and_(row.destination == _TO, row.state == OutboxState.PENDING)
+    return and_(here, row.due_at <= _NOW, free, ~held, ~_finding_held())
 
 
-def _held(destination: str) -> ColumnElement[bool]:
-    names = t.destination.c.name.in_([destination, ALL])
-    return exists().where(names, t.destination.c.held)
+def _held() -> ColumnElement[bool]:
+    name = t.destination.c.name
+    return exists().where(or_(name == _TO, name == ALL), t.destination.c.held)
 
 
 def _finding_held() -> ColumnElement[bool]:
@@ -245,6 +252,22 @@ def _finding_held() -> ColumnElement[bool]:
     return exists().where(t.job.c.job_id == t.outbox.c.job_id, ~known)
 
 
+def _claim_statement(claimable: ColumnElement[bool]) -> Any:
+    row = t.outbox.c
+    order = (row.priority.desc(), row.outbox_id)
+    due = select(row.outbox_id).where(claimable).order_by(*order).limit(bindparam("number"))
+    return (
+        update(t.outbox)
+        .where(row.outbox_id.in_(due.scalar_subquery()))
+        .values(
+            attempts=row.attempts + 1,
+            lease_token=bindparam("token"),
+            lease_until=bindparam("until", type_=t.Instant),
+        )
+        .returning(row.outbox_id)
+    )
+
+
 def _claim(
     connection: Connection,
     destination: str,
@@ -252,25 +275,19 @@ def _claim(
     lease: float,
     limit: int,
 ) -> list[int]:
-    row = t.outbox.c
-    order = (row.priority.desc(), row.outbox_id)
-    until = now + datetime.timedelta(seconds=lease)
-    claimable = _claimable(destination, now, until)
-    due = select(row.outbox_id).where(claimable).order_by(*order).limit(limit)
-    statement = (
-        update(t.outbox)
-        .where(row.outbox_id.in_(due.scalar_subquery()))
-        .values(
-            attempts=row.attempts + 1,
-            lease_token=uuid.uuid4().hex,
-            lease_until=until,
-        )
-        .returning(row.outbox_id)
-    )
-    return list(connection.scalars(statement))
+    lasts = datetime.timedelta(seconds=lease)
+    terms = {
+        "to": destination,
+        "now": now,
+        "ahead": now + 2 * lasts,
+        "number": limit,
+        "token": uuid.uuid4().hex,
+        "until": now + lasts,
+    }
+    return list(connection.scalars(_CLAIM, terms))
 
 
-def _delivery_rows(ids: list[int]) -> Any:
+def _delivery_rows() -> Any:
     joined = (
         t.outbox.join(t.result_object, t.outbox.c.object_id == t.result_object.c.object_id)
         .join(t.job, t.outbox.c.job_id == t.job.c.job_id)
@@ -287,20 +304,27 @@ def _delivery_rows(ids: list[int]) -> Any:
         t.study.c.study_instance_uid,
     )
     order = (t.outbox.c.priority.desc(), t.outbox.c.outbox_id)
-    chosen = t.outbox.c.outbox_id.in_(ids)
+    chosen = t.outbox.c.outbox_id.in_(bindparam("ids", expanding=True))
     return select(*columns).select_from(joined).where(chosen).order_by(*order)
 
 
 def _change(connection: Connection, delivery: Delivery, values: Mapping[str, Any]) -> None:
-    statement = update(t.outbox).where(_ours(delivery)).values(**values)
-    if connection.execute(statement).rowcount != 1:
+    # what is an expression stands in the statement, what is a value goes beside it
+    computed = {name: v for name, v in values.items() if isinstance(v, ClauseElement)}
+    given = {name: v for name, v in values.items() if name not in computed}
+    statement = _CHANGE.values(**computed) if computed else _CHANGE
+    if connection.execute(statement, given | _whose(delivery)).rowcount != 1:
         raise LeaseLost(f"outbox row {delivery.outbox_id}: someone else owns it now")
 
 
-def _ours(delivery: Delivery) -> ColumnElement[bool]:
+def _whose(delivery: Delivery) -> dict[str, Any]:
+    return {"the_id": delivery.outbox_id, "the_token": delivery.lease_token}
+
+
+def _ours() -> ColumnElement[bool]:
     return and_(
-        t.outbox.c.outbox_id == delivery.outbox_id,
-        t.outbox.c.lease_token == delivery.lease_token,
+        t.outbox.c.outbox_id == _ID,
+        t.outbox.c.lease_token == _TOKEN,
         t.outbox.c.state == OutboxState.PENDING,
     )
 
@@ -329,11 +353,19 @@ def _append(
     )
 
 
+_CLAIM = _claim_statement(_claimable(_held()))
+_CLAIMED = _delivery_rows()
+_CHANGE = update(t.outbox).where(_ours())
+_MAY_SEND = select(t.outbox.c.outbox_id).where(_ours(), ~_held(), ~_finding_held())
+
+
 def _advance(
     connection: Connection, job_id: int, study_instance_uid: str, now: datetime.datetime
 ) -> None:
+    """The job of a row that was settled: while another row is pending it stays where it is."""
     stage = stages.next_stage(connection, job_id)
-    stages.advance(connection, job_id, study_instance_uid, stage, now)
+    if stage is Stage.DONE:
+        stages.advance(connection, job_id, study_instance_uid, stage, now)
 
 
 def _unpark(

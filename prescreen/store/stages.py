@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import datetime
 
-from sqlalchemy import Connection, and_, select, update
+from sqlalchemy import Connection, and_, bindparam, select, update
 
 from prescreen.store import audit
 from prescreen.store import schema as t
 from prescreen.study import OutboxState, Stage
 
+_PENDING = (
+    select(t.outbox.c.outbox_id)
+    .where(and_(t.outbox.c.job_id == bindparam("the_job"), t.outbox.c.state == OutboxState.PENDING))
+    .limit(1)
+)
+
 
 def next_stage(connection: Connection, job_id: int) -> Stage:
     """DELIVER while an outbox row of the job is pending, else DONE."""
-    pending = select(t.outbox.c.outbox_id).where(
-        and_(t.outbox.c.job_id == job_id, t.outbox.c.state == OutboxState.PENDING)
-    )
-    return Stage.DONE if connection.scalar(pending.limit(1)) is None else Stage.DELIVER
+    pending = connection.scalar(_PENDING, {"the_job": job_id})
+    return Stage.DONE if pending is None else Stage.DELIVER
 
 
 def advance(

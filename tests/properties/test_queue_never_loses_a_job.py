@@ -505,7 +505,7 @@ def _patched(name: str, target: object, attribute: str, replacement: object) -> 
 _claim_one, _freeze, _due = queue._claim_one, settlement.freeze, arrival.due
 _settle_values, _retry = queue._change, Queue.retry
 _row_retry, _go_live, _hand_back = Outbox.retry, Destinations.go_live, Queue.hand_back
-_ours_row, _arrive = outbox._ours, arrival.arrive
+_arrive = arrival.arrive
 
 
 def _claims_with(**values: Any) -> Callable[..., Any]:
@@ -592,19 +592,24 @@ def _no_handing_back(connection: Any, job: Job, values: Any) -> None:
     _settle_values(connection, job, kept)
 
 
-def _rows_claimable(*states: OutboxState, lease: bool = True) -> Callable[..., Any]:
-    def claimable(destination: str, now: Any, until: Any) -> Any:
-        row = t.outbox.c
-        conditions = [row.destination == destination, row.state.in_(states), row.due_at <= now]
-        if lease:
-            conditions.append(or_(row.lease_until.is_(None), row.lease_until <= now))
-        return and_(*conditions, ~outbox._held(destination))
-
-    return claimable
+def _rows_claimable(*states: OutboxState, lease: bool = True) -> Any:
+    row, now = t.outbox.c, outbox._NOW
+    conditions = [row.destination == outbox._TO, row.state.in_(states), row.due_at <= now]
+    if lease:
+        conditions.append(or_(row.lease_until.is_(None), row.lease_until <= now))
+    return outbox._claim_statement(and_(*conditions, ~outbox._held()))
 
 
-def _held_alone(destination: str) -> Any:
-    return exists().where(t.destination.c.name == destination, t.destination.c.held)
+def _held_by(condition: Any) -> Any:
+    return outbox._claim_statement(outbox._claimable(condition))
+
+
+def _not_fenced() -> Any:
+    ours, token = t.outbox.c.outbox_id == outbox._ID, t.outbox.c.lease_token == outbox._TOKEN
+    return update(t.outbox).where(or_(ours, and_(ours, token)))
+
+
+_HELD_ALONE = exists().where(t.destination.c.name == outbox._TO, t.destination.c.held)
 
 
 def _go_live_and_send(self: Any, name: str, who: str, why: str) -> None:
@@ -664,19 +669,17 @@ MUTANTS = [
     ),
     _patched("retry_keeps_the_lease", queue, "_change", _keeps_lease),
     _patched("hand_back_counts", queue, "_change", _no_handing_back),
-    _patched("rows_lease_is_ignored", outbox, "_claimable", _rows_claimable(PENDING, lease=False)),
-    _patched("row_is_not_fenced", outbox, "_ours", lambda d: t.outbox.c.outbox_id == d.outbox_id),
+    _patched("rows_lease_is_ignored", outbox, "_CLAIM", _rows_claimable(PENDING, lease=False)),
+    _patched("row_is_not_fenced", outbox, "_CHANGE", _not_fenced()),
     _patched(
         "row_retry_forgets_the_delay",
         Outbox,
         "retry",
         lambda self, d, delay, *rest: _row_retry(self, d, 0, *rest),
     ),
-    _patched(
-        "parked_row_is_sent", outbox, "_claimable", _rows_claimable(PENDING, OutboxState.PARKED)
-    ),
-    _patched("hold_is_ignored", outbox, "_held", lambda destination: false()),
-    _patched("hold_all_is_ignored", outbox, "_held", _held_alone),
+    _patched("parked_row_is_sent", outbox, "_CLAIM", _rows_claimable(PENDING, OutboxState.PARKED)),
+    _patched("hold_is_ignored", outbox, "_CLAIM", _held_by(false())),
+    _patched("hold_all_is_ignored", outbox, "_CLAIM", _held_by(_HELD_ALONE)),
     _patched("go_live_releases_held_rows", Destinations, "go_live", _go_live_and_send),
     _patched("last_row_leaves_the_job", outbox, "_advance", _nothing),
     _patched("unparked_row_stays_done", outbox, "_unparked", _nothing),
