@@ -73,8 +73,8 @@ def fetch() -> Path:
         digest = hashlib.sha512(package.read_bytes()).digest()
         if base64.b64encode(digest).decode() != INTEGRITY:
             raise RuntimeError(f"{package.name}: is not the package this test was written for")
-        with tarfile.open(package) as archive:
-            archive.extractall(work, filter="data")
+        with tarfile.open(package) as archive:  # its digest is known: nothing in it surprises
+            archive.extractall(work)
         (Path(work) / "package" / "dist").rename(target)
     return target
 

@@ -11,8 +11,12 @@ import pydicom
 import pytest
 
 from prescreen.dicom import codes, ink, page, wording
+from prescreen.dicom.narrative import narrative_report
+from prescreen.dicom.presentation import presentation_state
 from prescreen.dicom.reasons import ImageReason
+from prescreen.dicom.regions import regions_report
 from prescreen.dicom.report import measurement_report
+from prescreen.dicom.segmentation import segmentation
 from prescreen.gate import Reason
 from prescreen.settings import Report
 from prescreen.study import LABELS, FindingState, ImageResult, Outcome
@@ -39,7 +43,12 @@ def _cases() -> Iterator[ImageResult]:
 
 def _texts_of_report(result: ImageResult) -> Iterator[str]:
     document = results.document(results.chest(), [result])
-    part10 = measurement_report(document, below_bar=frozenset(LABELS))
+    marked = frozenset(LABELS)
+    yield from _texts_of(measurement_report(document, below_bar=marked))
+    yield from _texts_of(narrative_report(document, below_bar=marked))
+
+
+def _texts_of(part10: bytes) -> Iterator[str]:
     for element in pydicom.dcmread(io.BytesIO(part10)).iterall():
         if element.VR in ("CS", "LO", "LT", "SH", "ST", "UC", "UT"):
             yield str(element.value)
@@ -78,6 +87,16 @@ def test_reports_and_pages_hold_no_forbidden_word(monkeypatch: pytest.MonkeyPatc
         for text in texts:
             assert not FORBIDDEN.search(text), text
             assert text.isascii(), text
+
+
+def test_overlays_hold_no_forbidden_word() -> None:
+    document, anatomy = results.document(results.chest()), results.anatomy()
+    regions = regions_report(document, {results.chest_header().sop_instance_uid: anatomy})
+    overlays = (presentation_state(document, anatomy), segmentation(document, anatomy))
+    for part10 in (regions, *overlays):
+        texts = list(_texts_of(part10))
+        assert len(texts) > 10
+        assert not [text for text in texts if FORBIDDEN.search(text) or not text.isascii()]
 
 
 def test_the_search_would_find_one() -> None:
