@@ -157,6 +157,8 @@ def _commands(home: House, folder: Path, path: Path) -> dict[str, str]:
         ("audit", "show", study, "--json"),
         ("audit", "show", "1.2.3"),
         ("audit", "verify"),
+        ("audit", "checkpoint", str(folder / "checkpoints.jsonl")),
+        ("weights", "list"),
         ("audit", "export"),
         ("audit", "export", "--format", "csv"),
         ("screen", str(path), damaged, *out, "--json"),
@@ -179,14 +181,18 @@ def _commands(home: House, folder: Path, path: Path) -> dict[str, str]:
     return {" ".join(said.args): said.stdout + said.stderr for said in answers}
 
 
-#: `serve` is the run itself, `demo` has patients of its own, and `recall` prints its list for
-#: people who look studies up in a PACS.
+#: `serve` is the run itself, `demo` has patients of its own, `recall` prints its list for people
+#: who look studies up in a PACS, and the others work on weights, which know no patient.
 NOT_ASKED = {
     "prescreen",
     "prescreen audit",
     "prescreen serve",
     "prescreen demo",
     "prescreen recall",
+    "prescreen weights",
+    "prescreen weights import",
+    "prescreen weights use",
+    "prescreen weights verify",
 }
 
 
