@@ -8,6 +8,7 @@ from dataclasses import asdict
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from prescreen.checks import Check
@@ -219,7 +220,7 @@ def show_checks(checks: Sequence[Check], as_json: bool) -> None:
     if as_json:
         _print_json([asdict(check) for check in checks])
         return
-    rows = [("ok" if check.ok else "WRONG", check.what, check.said) for check in checks]
+    rows = [("ok" if check.ok else "WRONG", check.what, escape(check.said)) for check in checks]
     _console().print(_table("check", ("", "what", "found"), rows))
 
 

@@ -1,7 +1,7 @@
 """What a burst of images took from the system goes back to it.
 
 glibc gives each thread a heap of its own and keeps what is freed there: after 16 associations of
-10 MB a process stays at three times its size for ever. Where the C library is another, both
+10 MB a process stays at three times its size for ever. Where the C library is another, these
 functions do nothing.
 """
 

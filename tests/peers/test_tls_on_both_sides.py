@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from cryptography.hazmat.primitives import serialization
 
-from prescreen import checks, settings
+from prescreen import checks, settings, tables
 from prescreen.dicom.receive import Receiver
 from prescreen.dicom.send import Sender
 from prescreen.dicom.tls import Renewed, for_calling, for_listening
@@ -268,6 +268,11 @@ def test_check_says_what_is_open_and_to_whom(authority: Authority) -> None:
     assert "PRESCREEN at 127.0.0.1:2762 by TLS: SECURE from 127.0.0.0/8, ::1/128" in said
     shut = [check for check in checks.door(configured(authority, own, clear=False)) if not check.ok]
     assert [check.said for check in shut] == ["CLEAR: has no certificate and may not come in clear"]
+
+
+def test_the_table_of_check_shows_brackets(capsys: pytest.CaptureFixture[str]) -> None:
+    tables.show_checks([*checks.door(settings.Settings.model_construct())], as_json=False)
+    assert "[[receive.peers]]" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
