@@ -252,11 +252,12 @@ def test_d16_report_and_capture_of_a_screened_chest_are_valid(home: Parcels) -> 
     home.forget()
     assert home.outcome(_reference()) == ("screened", None)
     objects = _objects(home)
-    assert len(objects) == 2
+    assert {pydicom.dcmread(path).Modality for path in objects} >= {"SR", "OT"}
     for path in objects:
         assert errors_of(path) == []
-    (report,) = (path for path in objects if pydicom.dcmread(path).Modality == "SR")
-    said = subprocess.run(
-        ["dsrdump", str(report)], capture_output=True, text=True, timeout=60, check=True
-    )
-    assert not [line for line in said.stderr.splitlines() if line.startswith(("E:", "F:", "W:"))]
+    for report in (path for path in objects if pydicom.dcmread(path).Modality == "SR"):
+        said = subprocess.run(
+            ["dsrdump", str(report)], capture_output=True, text=True, timeout=60, check=True
+        )
+        lines = said.stderr.splitlines()
+        assert not [line for line in lines if line.startswith(("E:", "F:", "W:"))]
