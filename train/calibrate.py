@@ -98,8 +98,9 @@ def _shifted(found: Calibration | None, judged: Judged, label: str, share: float
     was = float(judged.truth[:, LABELS.index(label)].mean())
     if found is None:
         raise DataError(
-            f"{label} has no calibration that a prevalence could shift: give more radiographs "
-            "with it, or leave it out of the prevalences"
+            f"{label} got no calibration that a prevalence could shift: there are too few "
+            "radiographs with or without it, or the weights do not tell these apart; leave it out "
+            "of the prevalences"
         )
     return calibration.shifted(found, was, share)
 

@@ -22,7 +22,7 @@ KINDS = (PLATT, TEMPERATURE)
 #: With fewer radiographs of either kind nothing is fitted to a finding.
 LEAST = 10
 _FOLDS = 5
-_STEPS = 100
+_STEPS = 1000
 _EDGE = 1e-7
 #: Weight of the pull towards leaving the logits alone: keeps a perfectly parted sample finite.
 _PULL = 1e-3

@@ -162,15 +162,27 @@ def test_a_prevalence_that_is_none_is_named(
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """24 DICOM radiographs of 12 patients, half with a mass; named by UID in the list."""
+    """24 DICOM radiographs of 12 patients, named by UID in the list.
+
+    Those that the weights find likelier to show a mass are said to have one, but for two: whatever
+    the weights, there is an order to calibrate.
+    """
     folder = tmp_path_factory.mktemp("site")
     (folder / "dicom").mkdir()
-    generator, rows = np.random.default_rng(0), [["image", "labels"]]
+    generator, files, uids = np.random.default_rng(0), {}, {}
     for i in range(24):
         cells = generator.integers(0, 4000 if i % 2 else 2500, (40, 32)).astype(np.uint16)
-        ds = pictures.data_set(cells, PatientID=f"P{i // 2}", ViewPosition="PA" if i < 20 else "AP")
-        pictures.saved(folder / "dicom", ds, f"{i:02d}.dcm")
-        rows.append([ds.SOPInstanceUID, "Mass" if i % 2 else "No Finding"])
+        ds = pictures.data_set(cells, PatientID=f"P{i // 2}")
+        name = f"{i:02d}"
+        files[name] = pictures.saved(folder / "dicom", ds, f"{name}.dcm")
+        uids[name] = ds.SOPInstanceUID
+    said = screening.probabilities_of(files, Screener(WEIGHTS, "cpu", "torch"))
+    ranked = np.argsort(said.masked[:, LABELS.index("Mass")]).tolist()
+    ranked[10], ranked[13] = ranked[13], ranked[10]
+    rows = [["image", "labels", "view"]]
+    for rank, place in enumerate(ranked):
+        told = ["Mass" if rank >= 12 else "No Finding", "PA" if rank % 3 else "AP"]
+        rows.append([uids[said.stems[place]], *told])
     listed(folder / "labels.csv", rows)
     listed(folder / "prevalence.csv", [["label", "prevalence"], ["Mass", "0.02"]])
     where = ["--images", folder / "dicom", "--labels", folder / "labels.csv"]
@@ -222,6 +234,14 @@ def test_weights_are_not_written_over(site: Path) -> None:
     manifest = weights.load(site / "weights")["findings"].manifest
     with pytest.raises(DataError, match="is where the weights lie: name another folder"):
         calibrate.write(site / "weights", site / "weights", manifest)
+
+
+def test_a_finding_that_is_not_calibrated_has_no_prevalence_to_shift(site: Path) -> None:
+    listed(site / "hernia.csv", [["label", "prevalence"], ["Hernia", "0.02"]])
+    where = ["--images", site / "dicom", "--labels", site / "labels.csv", "--weights", WEIGHTS]
+    out = ["--to", site / "other", "--json", site / "r.json", *QUICK]
+    with pytest.raises(SystemExit, match="Hernia got no calibration that a prevalence could shift"):
+        calibrate.main([str(a) for a in [*where, "--prevalence", site / "hernia.csv", *out]])
 
 
 def test_a_site_with_too_few_is_told_so(site: Path, tmp_path: Path) -> None:
