@@ -50,7 +50,9 @@ def test_the_cost_is_split_by_stage(run: tuple[str, dict[str, object]]) -> None:
         "input preparation",
         "anatomy and findings",
         "report",
+        "regions",
         "capture",
+        "last look",
         "write and settle",
         "deliver",
     ]

@@ -46,11 +46,12 @@ def test_every_installed_engine_gives_the_shipped_networks_answers(
 ) -> None:
     drawing = Drawing(architecture.segmenter_of(loaded["lungs_heart"]))
     network = architecture.classifier_of(loaded["findings"])
-    seen, drawn = pictures(224), pictures(256)
-    see, draw = Pass(Seeing(network), 224, name), Pass(drawing, 256, name)
+    size = loaded["findings"].manifest.input_size
+    seen, drawn = pictures(size), pictures(256)
+    see, draw = Pass(Seeing(network), size, name), Pass(drawing, 256, name)
     for batch in (slice(0, 1), slice(0, 3)):
         features = see(seen[batch])[0]
-        everywhere = torch.ones(len(features), 1, 7, 7)
+        everywhere = torch.ones(len(features), 3, *features.shape[2:])
         found = network.judge(features, everywhere)
         asked = network(seen[batch], everywhere)
         for one, other in ((found.masked, asked.masked), (found.unmasked, asked.unmasked)):
@@ -67,7 +68,9 @@ def test_folding_takes_out_the_normalisations_that_follow_a_convolution(
     drawing = Drawing(architecture.segmenter_of(loaded["lungs_heart"]))
     assert batch_norms(drawing) == 18 and batch_norms(folded(drawing)) == 0
     seeing = Seeing(architecture.classifier_of(loaded["findings"]))
-    assert batch_norms(seeing) == 121 and batch_norms(folded(seeing)) == 62
+    assert batch_norms(seeing) == 113 and batch_norms(folded(seeing)) == 0
+    paper = Seeing(architecture.classifier_of(weights.load(WEIGHTS / "densenet121")["findings"]))
+    assert batch_norms(paper) == 121 and batch_norms(folded(paper)) == 62
     other = Seeing(plain.PlainNet(1).eval())
     assert batch_norms(folded(other)) == 62
     assert torch.allclose(folded(other)(pictures(64))[0], other(pictures(64))[0], atol=1e-3)

@@ -79,7 +79,7 @@ def test_attention_spans_the_radiograph_and_is_measured_before_masking(
     assert set(screening.attention) == set(screening.inside) == set(LABELS)
     for label in LABELS:
         shown = screening.attention[label]
-        assert shown.shape == (7, 7) and shown.dtype == np.float32
+        assert shown.shape == (10, 10) and shown.dtype == np.float32
         assert shown.min() >= 0 and shown.max() <= 1
     assert any(share < 1 for share in screening.inside.values())
 
