@@ -121,11 +121,13 @@ class Part:
 def parts_of(config: Config) -> tuple[Part, Part, Part]:
     """What is trained on, what early stopping looks at, and the fold that is held out."""
     listed = data.read_chestxray14(data.data_dir() / "chestxray14")
-    usable = [p for p in listed if p.official_split == "train_val"]
+    usable = [p for p in listed if p.official_split != "test"]
     dealt = data.folds(usable, config.folds, config.seed)
     held = [p for p, fold in zip(usable, dealt, strict=True) if fold == config.fold]
     rest = [p for p, fold in zip(usable, dealt, strict=True) if fold != config.fold]
-    train, stopping = data.split_by_patient(rest, config.stopping, config.seed + 1)
+    if not config.stopping:
+        return Part.of(config, rest), Part.of(config, []), Part.of(config, held)
+    train, stopping = data.stratified_split(rest, config.stopping, config.seed + 1)
     return Part.of(config, train), Part.of(config, stopping), Part.of(config, held)
 
 

@@ -26,13 +26,13 @@ import prescreen
 from prescreen.nets import inputs, typical, unet
 from prescreen.nets.anatomy import anatomy_of
 from prescreen.nets.weights import Manifest, Metric, Source, Storage, write_manifest
-from prescreen.study import LABELS, ORGANS, Anatomy, FloatArray, ViewFigures
+from prescreen.study import LABELS, ORGANS, Anatomy, FloatArray
 from train import augment, checkpoint, data, figures, organs
 from train import findings as findings_run
 from train import lungs_heart as lungs_heart_run
 from train.figures import Numbers
-from train.findings_report import areas
 from train.masks import list_lungs_heart
+from train.metrics import metrics_of
 from train.screening import radiograph_of
 
 NORMALISATION = (
@@ -279,49 +279,15 @@ def answers_unseen(
 
 
 def judged(
-    held: list[data.LabelledPicture], masked: Numbers, unmasked: Numbers
+    held: Sequence[data.LabelledPicture], masked: Numbers, unmasked: Numbers
 ) -> tuple[dict[str, float], dict[str, Metric]]:
-    """Thresholds and figures per label from fixed probabilities (n, 14) each."""
-    report, other = areas(held, masked), areas(held, unmasked)
+    """Thresholds (Youden's rule) and figures per label from fixed probabilities (n, 14) each."""
     truth = np.array([p.labels for p in held], dtype=bool)
-    views = {view: of_view(held, masked, view) for view in ("PA", "AP")}
-    thresholds, metrics = {}, {}
-    for k, label in enumerate(LABELS):
-        point = figures.youden(truth[:, k], masked[:, k])
-        low, high = report["ci95"][label] or (None, None)
-        thresholds[label] = round(point.threshold, 6) if point else 0.5
-        metrics[label] = Metric(
-            auroc=rounded(report["auroc"][label]),
-            low=rounded(low),
-            high=rounded(high),
-            positives=report["positives"][label],
-            sensitivity=rounded(point.sensitivity) if point else None,
-            specificity=rounded(point.specificity) if point else None,
-            auroc_unmasked=rounded(other["auroc"][label]),
-            by_view={view: told[label] for view, told in views.items() if label in told},
-        )
-    return thresholds, metrics
-
-
-def of_view(held: list[data.LabelledPicture], masked: Numbers, view: str) -> dict[str, ViewFigures]:
-    """The figures of one view alone; a label without an interval there has none."""
-    rows = [i for i, picture in enumerate(held) if picture.view == view]
-    if not rows:
-        return {}
-    report = areas([held[i] for i in rows], masked[rows])
-    return {
-        label: ViewFigures(
-            round(report["auroc"][label], 6),
-            round(report["ci95"][label][0], 6),
-            report["positives"][label],
-        )
-        for label in LABELS
-        if report["auroc"][label] is not None and report["ci95"][label] is not None
+    points = {label: figures.youden(truth[:, k], masked[:, k]) for k, label in enumerate(LABELS)}
+    thresholds = {
+        label: round(point.threshold, 6) if point else 0.5 for label, point in points.items()
     }
-
-
-def rounded(value: float | None) -> float | None:
-    return None if value is None else round(value, 6)
+    return thresholds, metrics_of(held, masked, unmasked, points)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import dataclasses
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -202,19 +204,16 @@ def test_two_processes_train_one_network(house: Path) -> None:
     options = (
         "--schedule label:64x2 --preset paper --backbone densenet121 --weights-from none --folds 2"
     )
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
-    command += [
-        "--master-port",
-        "0",
-        "-m",
-        "--",
-        "train.findings",
-        *options.split(),
-        "--batch",
-        "2",
-    ]
-    command += ["--threads", "1", "--lungs-heart", str(drawn / "last.pt"), "--run", "two"]
-    subprocess.run(command, check=True, timeout=300, env=dict(os.environ))
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    command += ["--nproc-per-node", "2", "-m", "--", "train.findings", *options.split()]
+    command += ["--batch", "2", "--threads", "1", "--run", "two"]
+    command += ["--lungs-heart", str(drawn / "last.pt")]
+    launcher = subprocess.Popen(command, env=dict(os.environ), start_new_session=True)
+    try:
+        assert launcher.wait(timeout=300) == 0
+    finally:
+        with contextlib.suppress(ProcessLookupError):  # the two it started go with it
+            os.killpg(launcher.pid, signal.SIGKILL)
     saved = checkpoint.read(house / "runs" / "two" / "last.pt")
     assert saved["epoch"] == 2 and (house / "runs" / "two" / "held.npz").is_file()
 
