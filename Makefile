@@ -65,8 +65,9 @@ soak: peers $(STAMP)  ## new examples for the property tests, atheris hunting, h
 	$(BIN)/python -m pytest -m soak -s tests/e2e
 
 train: $(STAMP)  ## train both networks on the data at hand (hours on a CPU)
-	$(BIN)/python -m train.lungs_heart --out $(RUNS)
-	$(BIN)/python -m train.findings --out $(RUNS)
+	PRESCREEN_RUNS=$(RUNS) $(BIN)/python -m train.lungs_heart --run lungs_heart --fold -1
+	PRESCREEN_RUNS=$(RUNS) $(BIN)/python -m train.findings --run findings --fold -1 \
+	  --lungs-heart $(RUNS)/lungs_heart/last.pt
 
 clean:
 	rm -rf $(VENV) $(TOOLS) sbom.json build dist demo-out bench.json

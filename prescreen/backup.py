@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from prescreen import __version__, doctor, housekeeping, mending, node
+from prescreen import __version__, doctor, housekeeping, mending, supervisor
 from prescreen.errors import StoreError
 from prescreen.settings import Settings
 from prescreen.store import audit
@@ -176,7 +176,7 @@ def restore(settings: Settings, folder: Path) -> mending.Mended:
     try:
         data_dir.mkdir(mode=0o750, parents=True, exist_ok=True)
         with ExitStack() as stack:
-            for role in ("serve", *node.ROLES):
+            for role in ("serve", *supervisor.ROLES):
                 stack.enter_context(Guard(data_dir, role))
             _bring_back(folder, data_dir, note)
             mending.account(settings, Facts(), done)

@@ -17,7 +17,7 @@ import typer
 from rich.console import Console
 from typer.core import TyperGroup
 
-from prescreen import __version__, logs, node
+from prescreen import __version__, logs, node, supervisor
 from prescreen.errors import (
     DeliveryError,
     NotThere,
@@ -34,7 +34,7 @@ from prescreen.store.queue import utc_now
 from prescreen.store.recalls import Recalls
 
 EXIT_WRONG = 1
-EXIT_SETTINGS = node.EXIT_SETTINGS
+EXIT_SETTINGS = supervisor.EXIT_SETTINGS
 EXIT_STORE = 3
 EXIT_PEER = 4
 

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from sqlalchemy import Engine
 
-from prescreen import housekeeping, node
+from prescreen import housekeeping, supervisor
 from prescreen.errors import StoreError
 from prescreen.settings import Settings
 from prescreen.store import audit, recovery
@@ -73,7 +73,7 @@ def look(settings: Settings) -> list[Complaint]:
 
 def roles_running(settings: Settings) -> list[str]:
     """The roles that run on the data directory now."""
-    return running(settings.data_dir, ("serve", *node.ROLES))
+    return running(settings.data_dir, ("serve", *supervisor.ROLES))
 
 
 # --- folders ---------------------------------------------------------------------------------

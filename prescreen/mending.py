@@ -19,7 +19,7 @@ from pathlib import Path
 
 from sqlalchemy import Connection, Engine
 
-from prescreen import doctor, housekeeping, node, pipeline
+from prescreen import doctor, housekeeping, pipeline, supervisor
 from prescreen.dicom.image import identify
 from prescreen.errors import PrescreenError, Refusal, StoreError
 from prescreen.settings import Settings
@@ -62,7 +62,7 @@ def repair(settings: Settings, backup: Path | None = None) -> Mended:
     doctor.free_to_repair(settings)
     done = Mended()
     with ExitStack() as stack:
-        for role in ("serve", *node.ROLES):
+        for role in ("serve", *supervisor.ROLES):
             stack.enter_context(Guard(settings.data_dir, role))
         backup = backup or housekeeping.last_backup(settings.data_dir)
         found = {complaint.code for complaint in doctor.look(settings)}

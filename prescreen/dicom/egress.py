@@ -96,8 +96,12 @@ def check(part10: bytes, described: ResultObject, source: pydicom.Dataset) -> No
             faults += _of_document(ds, described.kind)
         if "PixelData" in _NEEDED[described.kind]:
             faults += _of_pixels(ds)
-    except (PrescreenError, struct.error, LookupError, ValueError) as error:
+    except PrescreenError as error:  # our own words
         raise UnfitObject(f"{described.kind}: cannot be read back: {error}") from error
+    except (struct.error, LookupError, ValueError) as error:
+        # what others raise may quote a value
+        name = type(error).__name__
+        raise UnfitObject(f"{described.kind}: cannot be read back ({name})") from error
     if faults:
         raise UnfitObject(f"{described.kind}: {'; '.join(faults)}")
 
@@ -106,7 +110,7 @@ def _read_back(part10: bytes) -> _DataSet:
     """The data set, every length and every VR held against the standard."""
     view = memoryview(part10)
     if bytes(view[128:132]) != b"DICM":
-        raise ValueError("no DICM at byte 128")
+        raise UnfitObject("no DICM at byte 128")
     (length,) = struct.unpack_from("<I", view, 140)
     meta = _data_set(view[132 : 144 + length])
     ds = _data_set(view[144 + length :])
@@ -115,7 +119,7 @@ def _read_back(part10: bytes) -> _DataSet:
         ("SOPInstanceUID", "MediaStorageSOPInstanceUID"),
     ):
         if ds[_tag(ours)].text != meta[_tag(of_file)].text:
-            raise ValueError(f"{ours} differs from that of the file")
+            raise UnfitObject(f"{ours} differs from that of the file")
     return ds
 
 
@@ -131,11 +135,11 @@ def _data_set(view: memoryview) -> _DataSet:
         position = start + length
         name = f"({group:04X},{number:04X})"
         if tag <= last:
-            raise ValueError(f"{name} is out of order")
+            raise UnfitObject(f"{name} is out of order")
         if length % 2 or position > len(view):
-            raise ValueError(f"{name} has an impossible length")
+            raise UnfitObject(f"{name} has an impossible length")
         if vr not in _vrs(tag):
-            raise ValueError(f"{name} is no {vr}")
+            raise UnfitObject(f"{name} is no {vr}")
         value, last = view[start:position], tag
         found[tag] = _Element(value, tuple(_items(value)) if vr == "SQ" else ())
     return found
@@ -146,7 +150,7 @@ def _items(view: memoryview) -> Iterator[_DataSet]:
     while position < len(view):
         tag, length = struct.unpack_from("<4sI", view, position)
         if tag != b"\xfe\xff\x00\xe0" or position + 8 + length > len(view):
-            raise ValueError("a sequence does not hold whole items")
+            raise UnfitObject("a sequence does not hold whole items")
         content = view[position + 8 : position + 8 + length]
         yield _small(bytes(content)) if length <= _SMALL else _data_set(content)
         position += 8 + length

@@ -121,11 +121,6 @@ class Commitments:
 
 
 def _objects() -> Any:
-    joined = (
-        t.outbox.join(t.result_object, t.outbox.c.object_id == t.result_object.c.object_id)
-        .join(t.job, t.outbox.c.job_id == t.job.c.job_id)
-        .join(t.study, t.job.c.study_id == t.study.c.study_id)
-    )
     item = t.result_object.c
     columns = (
         *t.outbox.c,
@@ -135,7 +130,7 @@ def _objects() -> Any:
         item.fallback_sop_instance_uid,
         t.study.c.study_instance_uid,
     )
-    return select(*columns).select_from(joined)
+    return select(*columns).select_from(t.outbox_of_studies())
 
 
 def _due(destination: str, now: datetime.datetime) -> Any:

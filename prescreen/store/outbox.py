@@ -288,11 +288,6 @@ def _claim(
 
 
 def _delivery_rows() -> Any:
-    joined = (
-        t.outbox.join(t.result_object, t.outbox.c.object_id == t.result_object.c.object_id)
-        .join(t.job, t.outbox.c.job_id == t.job.c.job_id)
-        .join(t.study, t.job.c.study_id == t.study.c.study_id)
-    )
     item = t.result_object.c
     columns = (
         *t.outbox.c,
@@ -305,7 +300,7 @@ def _delivery_rows() -> Any:
     )
     order = (t.outbox.c.priority.desc(), t.outbox.c.outbox_id)
     chosen = t.outbox.c.outbox_id.in_(bindparam("ids", expanding=True))
-    return select(*columns).select_from(joined).where(chosen).order_by(*order)
+    return select(*columns).select_from(t.outbox_of_studies()).where(chosen).order_by(*order)
 
 
 def _change(connection: Connection, delivery: Delivery, values: Mapping[str, Any]) -> None:

@@ -21,6 +21,7 @@ from sqlalchemy import (
     ForeignKey,
     Index,
     Integer,
+    Join,
     MetaData,
     String,
     Table,
@@ -33,7 +34,7 @@ from sqlalchemy import (
 from prescreen.store.database import open_database
 from prescreen.study import Audience, Disposition, FindingState, OutboxState, Outcome, Stage
 
-__all__ = ["Instant", "metadata", "open_database"]
+__all__ = ["Instant", "metadata", "open_database", "outbox_of_studies"]
 
 metadata = MetaData(
     naming_convention={
@@ -379,3 +380,12 @@ event_phi = Table(
     Column("salt", String(32), nullable=False),
     Column("content", Text, nullable=False),
 )
+
+
+def outbox_of_studies() -> Join:
+    """Outbox rows with their objects, jobs and studies."""
+    return (
+        outbox.join(result_object, outbox.c.object_id == result_object.c.object_id)
+        .join(job, outbox.c.job_id == job.c.job_id)
+        .join(study, job.c.study_id == study.c.study_id)
+    )

@@ -18,8 +18,8 @@ from typing import NamedTuple
 
 import pytest
 
-from prescreen.node import ROLES
 from prescreen.store.guard import Guard
+from prescreen.supervisor import ROLES
 from tests.e2e.house import UNCLOSED, House, house
 from tests.peers.dcmtk import free_port
 

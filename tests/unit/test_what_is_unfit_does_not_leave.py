@@ -9,6 +9,7 @@ from dataclasses import replace
 import pydicom
 import pytest
 
+from prescreen.dicom import egress
 from prescreen.dicom.egress import check
 from prescreen.errors import UnfitObject
 from prescreen.study import Audience, ResultObject
@@ -145,6 +146,17 @@ def test_a_uid_that_is_not_its_own_is_named(made: dict[str, bytes]) -> None:
 def test_what_is_cut_short_is_not_read_back(made: dict[str, bytes], cut: int) -> None:
     part10 = made["sr"]
     assert "cannot be read back" in _refused(part10[:cut], "sr", _described(part10, "sr"))
+
+
+def test_what_others_say_of_a_value_is_not_passed_on(
+    made: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def quoting(part10: bytes) -> None:
+        raise ValueError("cannot decode 'Doe^Jane'")
+
+    monkeypatch.setattr(egress, "_read_back", quoting)
+    said = _refused(made["sr"], "sr")
+    assert said.endswith("cannot be read back (ValueError)") and "Doe" not in said
 
 
 def test_a_document_of_text_holds_no_numbers(made: dict[str, bytes]) -> None:
