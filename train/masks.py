@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -39,12 +40,16 @@ class MaskedFile:
         """The masks, bool (3, h, w), as large as they are drawn or (3, size, size).
 
         Where lung and heart overlap the pixel is the heart's: the drawings differ in this, and the
-        networks are taught one convention. Raises DataError where the three differ in size.
+        networks are taught one convention. Where heart and left lung lie under each other's name
+        (see `swapped`) they are given back their own. Raises DataError where the three differ in
+        size.
         """
         organs = [read_picture(path, size) for path in self.masks]
         if len({organ.shape for organ in organs}) > 1:
             raise DataError(f"{self.masks[0]}: the masks of one radiograph differ in size")
         masks = np.stack(organs) >= 128
+        if swapped(masks):
+            masks = masks[[2, 1, 0]]
         masks[:2] &= ~masks[2]
         return masks
 
@@ -52,6 +57,23 @@ class MaskedFile:
         """These pixels (size, size) with the masks."""
         drawn = self.drawn(size)
         return MaskedPicture(self.source, self.name, pixels, drawn, self.cardiothoracic_ratio)
+
+
+def swapped(masks: npt.NDArray[np.bool_]) -> bool:
+    """Whether what is called heart lies left of what is called left lung, in the patient's sense.
+
+    The patient's left is on the picture's right, and a heart, wherever it is displaced to, lies
+    between the lungs. One radiograph of the Wingspan data (053) has the two under each other's
+    name; a network taught so draws the one as the other.
+    """
+    left, right, heart = (_centre(mask) for mask in masks)
+    return right < left < heart
+
+
+def _centre(mask: npt.NDArray[np.bool_]) -> float:
+    """Mean column of a mask (h, w); NaN, which compares as false, where it is empty."""
+    columns = np.flatnonzero(mask) % mask.shape[1]
+    return float(columns.mean()) if len(columns) else math.nan
 
 
 def list_lungs_heart(folder: Path) -> list[MaskedFile]:

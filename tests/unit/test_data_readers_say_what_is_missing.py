@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from train import data
+from train import data, masks
 from train.data import DataError, LabelledPicture
 
 HEADER = "image,labels,patient,view,official_split\n"
@@ -70,6 +70,20 @@ def test_the_lungs_end_at_the_heart_in_every_drawing(data_dir: Path) -> None:
     pictures = data.read_lungs_heart(data_dir / "lungs_heart", 64)
     assert len(pictures) == 199
     assert not any((p.masks[:2] & p.masks[2]).any() for p in pictures)
+
+
+@pytest.mark.data
+def test_a_heart_drawn_under_the_name_of_the_left_lung_gets_its_own_name_back(
+    data_dir: Path,
+) -> None:
+    listed = masks.list_lungs_heart(data_dir / "lungs_heart")
+    raw = {f.name: np.stack([data.read_picture(p, 64) for p in f.masks]) >= 128 for f in listed}
+    assert [name for name, drawn in raw.items() if masks.swapped(drawn)] == ["wingspan053"]
+    assert not any(masks.swapped(one.drawn(64)) for one in listed)
+
+
+def test_masks_that_are_empty_are_not_taken_as_swapped() -> None:
+    assert not masks.swapped(np.zeros((3, 8, 8), dtype=bool))
 
 
 @pytest.mark.data
