@@ -14,7 +14,7 @@ import numpy as np
 
 from bench.stages import NETWORKS, Stopwatch
 from prescreen import node
-from prescreen.dicom.decode import read_image
+from prescreen.dicom.image import LEAST_SIDE, read_image
 from prescreen.settings import Settings
 
 
@@ -23,7 +23,9 @@ def main(file: str, images: str) -> None:
     node.let_waiting_threads_sleep(os.environ)
     from prescreen.nets.screener import BATCH, Screener
 
-    _, radiograph = read_image(Path(file), 64, lambda shape: np.empty(shape, np.float32))
+    _, radiograph = read_image(
+        Path(file), 64, lambda shape: np.empty(shape, np.float32), least_side=LEAST_SIDE
+    )
     screener = Screener(node.weights_dir(Settings()))
     batch = [radiograph] * min(BATCH, int(images))
     screener(batch)

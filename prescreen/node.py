@@ -23,7 +23,8 @@ from typing import Any, Protocol
 from sqlalchemy import Engine
 
 from prescreen import __version__, frontal, gate, pipeline
-from prescreen.dicom.image import Decoder
+from prescreen.dicom.heap import keep_freed
+from prescreen.dicom.image import LEAST_SIDE, Decoder, read_image
 from prescreen.dicom.send import Sender
 from prescreen.errors import SettingsError, StoreError, WeightsError
 from prescreen.line import Line
@@ -125,13 +126,18 @@ def let_waiting_threads_sleep(environment: MutableMapping[str, str]) -> None:
 
 
 def open_decoder(settings: Settings) -> Decoder:
-    """The child processes that decode, with the settings' limits; to be closed."""
-    limits = settings.screen
+    """The child processes that decode, with the settings' limits; to be closed.
+
+    Of large images they hand on means of pixels, as many as a capture of that size shows.
+    """
+    limits, rows = settings.screen, settings.report.capture_rows
+    least_side = max(LEAST_SIDE, rows * LEAST_SIDE // 1080)
     return Decoder(
         limits.decode_workers,
         limits.decode_seconds,
         limits.decode_memory_mb,
         limits.max_megapixels,
+        partial(read_image, least_side=least_side),
     )
 
 
@@ -222,6 +228,7 @@ def screen(
         stack.enter_context(_guard(settings, "screen"))
         store = open_store(settings, crash)
         let_waiting_threads_sleep(os.environ)
+        keep_freed()
         decoder = stack.enter_context(open_decoder(settings))
         choices = Choices(store.engine)
         while not stop.is_set():

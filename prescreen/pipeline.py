@@ -335,7 +335,7 @@ def deliver(deliveries: Sequence[Delivery], route: Route) -> None:
 def _send(delivery: Delivery, route: Route) -> bool:
     """Send one object and settle its row; True if the peer took it."""
     try:
-        require_intact(delivery.path)
+        require_intact(delivery.path, delivery.created_at)
         content = delivery.path if not delivery.uses_fallback else _as_fallback(delivery)
         route.check(delivery)
         route.crash("deliver.before_send")

@@ -34,7 +34,9 @@ Versions = Callable[[str], Sequence[Instance]]
 class Decoder(Protocol):
     """Part 10 → data set without pixels and radiograph, or the UnusableImage that says why not."""
 
-    def read_all(self, paths: Sequence[Path]) -> list[tuple[Any, Radiograph] | UnusableImage]: ...
+    def read_all(
+        self, paths: Sequence[Path], digested: bool = True
+    ) -> list[tuple[Any, Radiograph] | UnusableImage]: ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -136,7 +138,7 @@ def screen(
 def _opened(instance: Instance, spool: Spool | None) -> Image:
     try:
         if spool is not None:
-            spool.verify(instance.path, instance.sha256)
+            spool.verify(instance.path, instance.sha256, instance.received_at)
         source = read_header(instance.path)
     except UnusableImage as error:
         return Image(instance, refused=(Outcome.NOT_SCREENED, error.reason))
@@ -181,8 +183,10 @@ def _without_companions(images: Sequence[Image]) -> list[Image]:
 
 
 def _decoded(images: Sequence[Image], decoder: Decoder) -> list[Image]:
+    """With pixels; their digest is of use where there is another version to compare with."""
     wanted = [i for i in images if i.refused is None or _came_again(i)]
-    readings = iter(decoder.read_all([i.instance.path for i in wanted]))
+    is_alone = not any(_came_again(i) for i in wanted)
+    readings = iter(decoder.read_all([i.instance.path for i in wanted], digested=not is_alone))
     return [_with_pixels(i, next(readings)) if i in wanted else i for i in images]
 
 

@@ -211,17 +211,19 @@ def _view_of(view_position: str | None, view_code: tuple[str, str, str] | None) 
 class Radiograph:
     """One radiograph ready for eyes and networks.
 
-    `pixels` is float32, (rows, columns), 0…1 after the VOI, air dark, pixels square.
+    `pixels` is float32, (rows, columns), 0…1 after the VOI, air dark, pixels square; of a large
+    instance the node keeps means of whole pixels, as many as are looked at.
     `stored_shape` is (Rows, Columns) of the instance; `to_stored` maps back to it.
     `pixel_spacing` is mm between rows and between columns *of the stored pixels*, or None.
-    `pixel_sha256` is the digest of the decoded stored values, before any look-up table.
+    `pixel_sha256` is the digest of the decoded stored values, before any look-up table; None
+    where nobody asked for it.
     """
 
     header: Header
     pixels: FloatArray
     stored_shape: tuple[int, int]
     pixel_spacing: tuple[float, float] | None
-    pixel_sha256: str
+    pixel_sha256: str | None
 
     @property
     def to_stored(self) -> tuple[float, float]:
@@ -499,7 +501,7 @@ class Instance:
     #: sop-instance-level: "first", or "again" for other bytes under a UID already kept
     arrival: str = "first"
     disposition: Disposition = Disposition.NEW
-    #: known once the instance has been decoded
+    #: known once the instance was compared with another version of it
     pixel_sha256: str | None = None
     #: salted digest of the identity attributes: equal where patient and study identity are
     identity_digest: str = ""
@@ -595,6 +597,8 @@ class Delivery:
     study_instance_uid: str = ""
     #: when the peer first answered with a failure status, None where it has not
     refused_since: datetime.datetime | None = None
+    #: when the row was written, after the object itself
+    created_at: datetime.datetime | None = None
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,7 @@ import pydicom
 
 from prescreen.dicom.attributes import without_warnings
 from prescreen.dicom.header import parsed
+from prescreen.dicom.heap import keep_freed
 from prescreen.dicom.memory import Memories, Memory
 from prescreen.dicom.reasons import ImageReason
 from prescreen.dicom.render import Allocate, render
@@ -48,30 +49,44 @@ class _Scheduled:
     """One image on its way through one pool."""
 
     path: Path
+    digested: bool
     memory: Memory
     pool: pebble.ProcessPool
     future: Future[_Answer]
 
 
-Read = Callable[[Path, float, Allocate], tuple[pydicom.Dataset, Radiograph]]
+#: Path, megapixels at most, where the pixels go, whether the stored ones are digested.
+Read = Callable[[Path, float, Allocate, bool], tuple[pydicom.Dataset, Radiograph]]
 
 
 def read_image(
-    path: Path, max_megapixels: float, allocate: Allocate
+    path: Path,
+    max_megapixels: float,
+    allocate: Allocate,
+    digested: bool = True,
+    least_side: int | None = None,
 ) -> tuple[pydicom.Dataset, Radiograph]:
     """Part 10 file → (its data set without pixels, its radiograph), in this very process.
 
-    Raises UnusableImage. Not for files from outside unless this process may be lost: see Decoder.
+    `digested` and `least_side` are those of `render`. Raises UnusableImage. Not for files from
+    outside unless this process may be lost: see Decoder.
     """
     ds = parsed(path, stop_before_pixels=False)
     with without_warnings():
-        radiograph = render(ds, max_megapixels=max_megapixels, allocate=allocate)
+        radiograph = render(
+            ds,
+            max_megapixels=max_megapixels,
+            allocate=allocate,
+            least_side=least_side,
+            digested=digested,
+        )
     del ds.PixelData
     return ds, radiograph
 
 
 def _start(memory_mb: int) -> None:
     """Begin a child: no core dumps (they would hold patients), memory limited."""
+    keep_freed()
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     with Path("/proc/self/statm").open(encoding="ascii") as statm:
         now = int(statm.read().split()[0]) * resource.getpagesize()
@@ -88,12 +103,12 @@ def _limit_processor_time(seconds: float) -> None:
 
 
 def _answer(
-    read: Read, path: Path, memory: Memory, seconds: float, max_megapixels: float
+    read: Read, path: Path, memory: Memory, seconds: float, max_megapixels: float, digested: bool
 ) -> _Answer:
     """In the child: one image."""
     _limit_processor_time(seconds)
     try:
-        ds, radiograph = read(path, max_megapixels, memory.allocate)
+        ds, radiograph = read(path, max_megapixels, memory.allocate, digested)
     except UnusableImage:
         raise
     except MemoryError:
@@ -157,10 +172,13 @@ class Decoder:
         return answer
 
     def read_all(
-        self, paths: Sequence[Path]
+        self, paths: Sequence[Path], digested: bool = True
     ) -> list[tuple[pydicom.Dataset, Radiograph] | UnusableImage]:
-        """`read` for each path, as many at once as there are workers; answers in order."""
-        scheduled = [self._scheduled(path) for path in paths]
+        """`read` for each path, as many at once as there are workers; answers in order.
+
+        Unless `digested` the radiographs have no `pixel_sha256`.
+        """
+        scheduled = [self._scheduled(path, digested) for path in paths]
         return [self._settled(image) for image in scheduled]
 
     def close(self) -> None:
@@ -202,16 +220,16 @@ class Decoder:
                 self._end(broken)
                 self._pool = self._new_pool()
 
-    def _scheduled(self, path: Path) -> _Scheduled:
+    def _scheduled(self, path: Path, digested: bool) -> _Scheduled:
         memory, pool = self._memories.take(), self._pool
-        args = (self._read, path, memory, self._seconds, self._max_megapixels)
+        args = (self._read, path, memory, self._seconds, self._max_megapixels, digested)
         future: Future[_Answer]
         try:
             future = pool.schedule(_answer, args=args, timeout=self._seconds)
         except RuntimeError as error:  # settled like a pool that breaks a moment later
             future = Future()
             future.set_exception(error)
-        return _Scheduled(path, memory, pool, future)
+        return _Scheduled(path, digested, memory, pool, future)
 
     def _settled(self, image: _Scheduled) -> tuple[pydicom.Dataset, Radiograph] | UnusableImage:
         for _ in range(_BROKEN_POOLS):
@@ -220,7 +238,7 @@ class Decoder:
             except RuntimeError:
                 self._memories.discard(image.memory)
                 self._replace(image.pool)
-                image = self._scheduled(image.path)
+                image = self._scheduled(image.path, image.digested)
         return self._result(image.future, image.memory)
 
     def _result(

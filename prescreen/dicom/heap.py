@@ -10,7 +10,9 @@ from __future__ import annotations
 import ctypes
 import gc
 
-_M_MMAP_THRESHOLD, _M_ARENA_MAX = -3, -8  # malloc.h
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8  # malloc.h
+#: Above the largest buffer of an image, and the most that glibc takes for a threshold.
+_LARGEST = 32 << 20
 
 
 def share_one_heap() -> None:
@@ -23,6 +25,19 @@ def share_one_heap() -> None:
     if mallopt is not None:
         mallopt(_M_ARENA_MAX, 1)
         mallopt(_M_MMAP_THRESHOLD, 1 << 20)
+
+
+def keep_freed() -> None:
+    """Keep what is freed for the next image; of use before threads are started.
+
+    By default a buffer of megabytes is mapped for each picture and given back: the kernel clears
+    each of its pages anew, which costs as much as filling them.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        mallopt(_M_ARENA_MAX, 1)
+        mallopt(_M_MMAP_THRESHOLD, _LARGEST)
+        mallopt(_M_TRIM_THRESHOLD, 4 * _LARGEST)
 
 
 def keep_what_is_loaded() -> None:

@@ -6,18 +6,20 @@
 
 from __future__ import annotations
 
-from prescreen.dicom.decode import Decoder
+from prescreen.dicom.decode import Decoder, read_image
 from prescreen.dicom.header import header_of, read_header
 from prescreen.dicom.identity import TRANSFER_SYNTAXES, identify
 from prescreen.dicom.reasons import ImageReason
-from prescreen.dicom.render import render
+from prescreen.dicom.render import LEAST_SIDE, render
 
 __all__ = [
+    "LEAST_SIDE",
     "TRANSFER_SYNTAXES",
     "Decoder",
     "ImageReason",
     "header_of",
     "identify",
     "read_header",
+    "read_image",
     "render",
 ]

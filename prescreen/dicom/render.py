@@ -20,6 +20,9 @@ _SQUARE = 0.01
 #: Beyond this the spacing is a mistake, and is not followed.
 _STRETCH = 8.0
 _BLOCK = 1 << 15  # pixels looked up at once, so that numpy's index copy stays in the cache
+#: Rows and columns of which nothing that looks at a radiograph wants more: the networks see 512,
+#: the page of a capture of the usual size shows 900.
+LEAST_SIDE = 900
 
 Allocate = Callable[[tuple[int, int]], FloatArray]
 
@@ -29,11 +32,18 @@ def _new(shape: tuple[int, int]) -> FloatArray:
 
 
 def render(
-    ds: pydicom.Dataset, *, max_megapixels: float = 64, allocate: Allocate = _new
+    ds: pydicom.Dataset,
+    *,
+    max_megapixels: float = 64,
+    allocate: Allocate = _new,
+    least_side: int | None = None,
+    digested: bool = True,
 ) -> Radiograph:
     """The radiograph in `ds` as it is meant to be seen; `ds` stays as it is.
 
-    `allocate` gives the float32 array (rows, columns) that becomes `pixels`. Raises UnusableImage
+    `allocate` gives the float32 array (rows, columns) that becomes `pixels`. With `least_side`
+    whole numbers of rows and columns are averaged, as many as leave at least that many of either;
+    None leaves every pixel. Without `digested` there is no `pixel_sha256`. Raises UnusableImage
     with an ImageReason. Decoders of compressed pixels are native code that a damaged file can
     crash or keep busy for ever: `Decoder` calls this in a process of its own.
     """
@@ -44,21 +54,53 @@ def render(
     shape = (layout.rows, layout.columns)
     spacing = _spacing(attributes)
     square = square_shape(shape, _row_to_column(attributes))
+    step = 1 if least_side is None else max(1, min(square) // least_side)
+    pixels = allocate(_coarser(square, step))
     if square == shape:
-        pixels = _look_up(table, stored.cells, allocate(shape))
+        _look_up(table, stored.cells, step, pixels)
     else:
-        pixels = allocate(square)
-        pixels[:] = _resized(_look_up(table, stored.cells, _new(shape)), square)
-    return Radiograph(header_of(ds), pixels, shape, spacing, stored.sha256)
+        whole = _new(shape)
+        _look_up(table, stored.cells, 1, whole)
+        pixels[:] = means(_resized(whole, square), step)
+    digest = stored.sha256 if digested else None
+    return Radiograph(header_of(ds), pixels, shape, spacing, digest)
 
 
-def _look_up(table: FloatArray, cells: Cells, pixels: FloatArray) -> FloatArray:
-    """`pixels[:] = table[cells]`, a third of the time."""
-    source, target = cells.reshape(-1), pixels.reshape(-1)
-    for start in range(0, source.size, _BLOCK):
-        block = slice(start, start + _BLOCK)
-        np.take(table, source[block], out=target[block], mode="clip")
-    return pixels
+def _coarser(shape: tuple[int, int], step: int) -> tuple[int, int]:
+    return -(-shape[0] // step), -(-shape[1] // step)
+
+
+def _look_up(table: FloatArray, cells: Cells, step: int, pixels: FloatArray) -> None:
+    """`pixels[:] = means(table[cells], step)`, a band of rows at a time."""
+    rows, columns = cells.shape
+    band = step * max(1, _BLOCK // (step * columns))
+    grey = _new((band, columns))
+    for start in range(0, rows, band):
+        here = cells[start : start + band]
+        first = start // step
+        target = pixels[first : first + -(-len(here) // step)]
+        if step == 1:
+            np.take(table, here, out=target, mode="clip")
+        else:
+            target[:] = means(np.take(table, here, out=grey[: len(here)], mode="clip"), step)
+
+
+def means(pixels: FloatArray, step: int) -> FloatArray:
+    """Means of `step` x `step` pixels, of what there is of them at the far edges."""
+    return _means_of_rows(_means_of_rows(pixels, step).T, step).T
+
+
+def _means_of_rows(pixels: FloatArray, step: int) -> FloatArray:
+    if step == 1:
+        return pixels
+    whole = len(pixels) // step * step
+    sums = pixels[0:whole:step] + pixels[1:whole:step]
+    for offset in range(2, step):
+        sums += pixels[offset:whole:step]
+    sums /= np.float32(step)
+    if whole == len(pixels):
+        return sums
+    return np.concatenate([sums, pixels[whole:].mean(axis=0, keepdims=True)])
 
 
 def _spacing(attributes: Attributes) -> tuple[float, float] | None:

@@ -9,10 +9,12 @@
 from __future__ import annotations
 
 import ctypes
+import datetime
 import errno
 import hashlib
 import mmap
 import os
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -39,6 +41,24 @@ _PASSING = frozenset(
 _STRETCH = 1 << 20
 _SYNC_FILE_RANGE_WRITE = 2  # linux/fs.h
 _sync_file_range = getattr(ctypes.CDLL(None), "sync_file_range", None)
+
+
+#: Seconds for which a file that was written here is taken to lie in the kernel's memory still.
+FRESH = 600.0
+_STARTED = time.time()
+
+
+def is_untouched(path: Path, kept_at: datetime.datetime | None) -> bool:
+    """Whether a file is surely what was written before `kept_at`, moments ago; OSError.
+
+    What was written while this process lived, and not touched since (ctime), is read from the
+    kernel's memory as it went in: to digest it again would test no disk. Whatever is in doubt, a
+    clock that was put back among it, is not sure.
+    """
+    if kept_at is None:
+        return False
+    changed, now = path.stat().st_ctime, time.time()
+    return _STARTED <= changed <= kept_at.timestamp() <= now <= changed + FRESH
 
 
 @dataclass(frozen=True)

@@ -82,6 +82,7 @@ class Outbox:
             uses_fallback=row.uses_fallback,
             study_instance_uid=row.study_instance_uid,
             refused_since=row.refused_since,
+            created_at=row.created_at,
         )
 
     def renew(self, delivery: Delivery, lease: float) -> None:

@@ -13,6 +13,7 @@ no UID, AE title or tag ever becomes part of a path.
 
 from __future__ import annotations
 
+import datetime
 import errno
 import hashlib
 import mmap
@@ -24,7 +25,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from prescreen.errors import PrescreenError, StoreError, UnusableImage
-from prescreen.store.intake import Intake, Kept, fsync, mapped
+from prescreen.store.intake import Intake, Kept, fsync, is_untouched, mapped
 from prescreen.study import Content, Unfinished
 
 
@@ -173,9 +174,14 @@ class Spool:
             else:
                 inside.unlink(missing_ok=True)
 
-    def verify(self, path: Path, sha256: str) -> None:
-        """Raise UnusableImage (`file_missing`, `file_damaged`) unless the bytes are as kept."""
+    def verify(self, path: Path, sha256: str, kept_at: datetime.datetime | None = None) -> None:
+        """Raise UnusableImage (`file_missing`, `file_damaged`) unless the bytes are as kept.
+
+        With `kept_at` what was kept moments ago and not touched since is not read again.
+        """
         try:
+            if is_untouched(path, kept_at):
+                return
             with path.open("rb") as file:
                 digest = hashlib.file_digest(file, "sha256").hexdigest()
         except OSError as error:

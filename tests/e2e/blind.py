@@ -21,7 +21,7 @@ from tests.e2e.house import House
 class BlindDecoder:
     """Decodes nothing, so that every study ends with a notice and no network is needed."""
 
-    def read_all(self, paths: Sequence[Path]) -> list[UnusableImage]:
+    def read_all(self, paths: Sequence[Path], digested: bool = True) -> list[UnusableImage]:
         return [UnusableImage("not decoded", reason="decode_failed") for _ in paths]
 
 

@@ -24,7 +24,7 @@ from tests.pictures import data_set, ramp, saved
 Answer = tuple[pydicom.Dataset, Radiograph]
 
 
-def poisonous(path: Path, max_megapixels: float, allocate: Allocate) -> Answer:
+def poisonous(path: Path, max_megapixels: float, allocate: Allocate, digested: bool) -> Answer:
     """What the name of the file asks for; anything else is read as it should be."""
     deeds: dict[str, Callable[[], object]] = {
         "exit": lambda: os._exit(7),
@@ -37,7 +37,7 @@ def poisonous(path: Path, max_megapixels: float, allocate: Allocate) -> Answer:
     deed = deeds.get(path.stem)
     if deed is not None:
         deed()
-    return read_image(path, max_megapixels, allocate)
+    return read_image(path, max_megapixels, allocate, digested)
 
 
 @pytest.fixture(scope="module")

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import datetime
 import errno
 import hashlib
 import os
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from prescreen.errors import OutOfResources, StoreError, UnusableImage
+from prescreen.store import intake
 from prescreen.store import spool as spool_module
 from prescreen.store.guard import Guard
 from prescreen.store.spool import Spool
@@ -169,3 +172,33 @@ def test_a_role_is_held_by_one_process(tmp_path: Path) -> None:
         with pytest.raises(StoreError, match="another receiver is running"):
             Guard(tmp_path, "receiver")
     Guard(tmp_path, "receiver").close()
+
+
+def test_what_was_kept_moments_ago_is_read_again_only_if_it_was_touched(tmp_path: Path) -> None:
+    spool = Spool(tmp_path)
+    kept = spool.keep(b"whole" * 100)
+    now = datetime.datetime.now(datetime.UTC)
+    wrong = "0" * 64
+    spool.verify(kept.path, wrong, now)  # nobody touched it: its digest is not asked for
+    for doubtful in (None, now + datetime.timedelta(hours=1), now - datetime.timedelta(hours=1)):
+        with pytest.raises(UnusableImage, match="not what was kept"):
+            spool.verify(kept.path, wrong, doubtful)
+    content = bytearray(kept.path.read_bytes())
+    content[7] ^= 1
+    time.sleep(0.02)  # the kernel's clock for files ticks every few milliseconds
+    kept.path.write_bytes(content)
+    with pytest.raises(UnusableImage, match="not what was kept"):
+        spool.verify(kept.path, kept.sha256, now)
+
+
+def test_what_another_process_wrote_before_this_one_began_is_digested(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept = Spool(tmp_path).keep(b"whole" * 100)
+    now = datetime.datetime.now(datetime.UTC)
+    assert intake.is_untouched(kept.path, now)
+    monkeypatch.setattr(intake, "_STARTED", time.time())
+    assert not intake.is_untouched(kept.path, now)
+    monkeypatch.undo()
+    monkeypatch.setattr(intake, "FRESH", -1.0)
+    assert not intake.is_untouched(kept.path, now)

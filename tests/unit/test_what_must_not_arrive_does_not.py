@@ -149,7 +149,7 @@ def test_results_of_another_job_of_that_number_are_set_aside(bench: StoreBench) 
 class NoPixels:
     """Decodes nothing."""
 
-    def read_all(self, paths: Sequence[Path]) -> list[Any]:
+    def read_all(self, paths: Sequence[Path], digested: bool = True) -> list[Any]:
         return [UnusableImage("cut short", reason="truncated") for _ in paths]
 
 
