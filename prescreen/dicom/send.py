@@ -8,26 +8,34 @@ from __future__ import annotations
 
 import socket
 import ssl
-import tempfile
+import struct
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from pydicom import dcmread
 from pydicom.dataset import Dataset
-from pydicom.errors import InvalidDicomError
 from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
 from pynetdicom import build_context, evt
 from pynetdicom.association import Association
-from pynetdicom.dsutils import split_dataset
+from pynetdicom.dsutils import encode
 from pynetdicom.presentation import PresentationContext
 from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
 
 from prescreen.dicom.entity import application_entity, cut, limit_blocking, look_less_often
+from prescreen.dicom.requestor import (
+    Context,
+    Requestor,
+    named,
+    why_no_connection,
+    why_no_handshake,
+)
 from prescreen.dicom.tls import calling
 from prescreen.dicom.verdict import Verdict, is_stored, judge, meaning
 from prescreen.errors import ContextRejected, PeerRefused, PeerUnavailable, StoreError
@@ -35,28 +43,56 @@ from prescreen.settings import Destination
 
 __all__ = ["Sender", "Verdict", "context_of", "echo", "judge"]
 
-#: A SOP class and the transfer syntax an object of it is stored in (UIDs).
-Context = tuple[str, str]
+#: VRs whose length has four bytes, of those that file meta information has (PS3.5 7.1.2).
+_LONG = frozenset({b"OB", b"UN"})
+_LONGEST_META = 1 << 16
 
 UNCOMPRESSED = (str(ExplicitVRLittleEndian), str(ImplicitVRLittleEndian))
 
 
 def context_of(path: Path) -> Context:
     """SOP class and transfer syntax of a Part 10 file. StoreError where it is none."""
-    meta = _meta(path)
-    return str(meta.MediaStorageSOPClassUID), str(meta.TransferSyntaxUID)
+    with _said(path), path.open("rb") as file:
+        return _object(file.read(_LONGEST_META)).context
 
 
-def _meta(path: Path) -> Dataset:
+@dataclass(frozen=True)
+class _Object:
+    """A Part 10 file as it is sent: what its meta information says, and where its data set is."""
+
+    context: Context
+    sop_instance_uid: str
+    start: int
+
+
+def _object(part10: bytes) -> _Object:
+    """PS3.10 7.1: the preamble, DICM, and group 2 in Explicit VR Little Endian. ValueError."""
+    if part10[128:132] != b"DICM":
+        raise ValueError("is not a DICOM file")
+    uids, at = {}, 132
+    while part10[at : at + 2] == b"\x02\x00":
+        number, vr, size = struct.unpack_from("<H2sH", part10, at + 2)
+        head = 8
+        if vr in _LONG:
+            (size,), head = struct.unpack_from("<I", part10, at + 8), 12
+        uids[number] = part10[at + head : at + head + size].decode("latin-1").strip(" \0")
+        at += head + size
+    sop_class, sop_instance_uid, syntax = (uids.get(n, "") for n in (0x0002, 0x0003, 0x0010))
+    if not (sop_class and sop_instance_uid and syntax):
+        raise ValueError("has no file meta information")
+    return _Object((sop_class, syntax), sop_instance_uid, at)
+
+
+@contextmanager
+def _said(path: Path | None) -> Iterator[None]:
+    """StoreError, with the file's path, of what cannot be read, or is no Part 10 file."""
     try:
-        meta, _ = split_dataset(path)
+        yield
     except OSError as error:
         raise StoreError(f"{path}: cannot be read: {error.strerror}") from None
-    except (InvalidDicomError, EOFError) as error:
-        raise StoreError(f"{path}: is not a DICOM file") from error
-    if "MediaStorageSOPClassUID" not in meta or "TransferSyntaxUID" not in meta:
-        raise StoreError(f"{path}: has no file meta information")
-    return meta
+    except (ValueError, struct.error) as error:
+        why = str(error) if type(error) is ValueError else "is not a DICOM file"
+        raise StoreError(f"{path or 'the object'}: {why}") from None
 
 
 def echo(destination: Destination, calling_ae_title: str) -> float:
@@ -86,7 +122,7 @@ class Sender:
     """
 
     def __init__(self, destination: Destination, calling_ae_title: str) -> None:
-        self._link = Link(destination, calling_ae_title)
+        self._link = Requestor(destination, calling_ae_title)
         self._proposed: set[Context] = set()
         self._usual: set[Context] = set()
 
@@ -101,7 +137,7 @@ class Sender:
         self.close()
         self._proposed = contexts
         offers = sorted({offer for pair in self._proposed for offer in _offers(pair)})
-        self._link.open([build_context(sop_class, syntax) for sop_class, syntax in offers])
+        self._link.open(offers)
 
     def send(self, part10: Path | bytes) -> int:
         """Send one object; returns the status with which the peer stored it (PS3.4 B.2.3).
@@ -115,11 +151,12 @@ class Sender:
         whether it has the object is not known, and sending it again is safe. StoreError where the
         object cannot be read.
         """
-        with _on_disk(part10) as path:
-            context = context_of(path)
-            self._ensure(context)
-            status = self._store(path, context)
-        return self._judged(status, context)
+        path = part10 if isinstance(part10, Path) else None
+        with _said(path):
+            content = part10.read_bytes() if isinstance(part10, Path) else part10
+            described = _object(content)
+        self._ensure(described.context)
+        return self._judged(self._store(content, described), described.context)
 
     def close(self) -> None:
         """Release the association, if there is one; what the peer takes is asked anew."""
@@ -145,12 +182,13 @@ class Sender:
         self._usual.add(context)
         self.open(self._usual)
 
-    def _store(self, path: Path, context: Context) -> int:
+    def _store(self, part10: bytes, described: _Object) -> int:
+        context, uid = described.context, described.sop_instance_uid
         if context in self._link.accepted:
-            return self._link.exchange("C-STORE", lambda link: link.send_c_store(path))
-        if any(offer in self._link.accepted for offer in _offers(context)):
-            data_set = dcmread(path)
-            return self._link.exchange("C-STORE", lambda link: link.send_c_store(data_set))
+            return self._link.store(context, uid, memoryview(part10)[described.start :])
+        for offer in _offers(context):
+            if offer in self._link.accepted:
+                return self._link.store(offer, uid, _converted(part10, offer[1]))
         raise ContextRejected(
             f"{self._link.who}: accepts no objects of SOP class {context[0]} in transfer syntax "
             f"{context[1]}; let the peer accept it, or leave this kind of object out"
@@ -175,15 +213,12 @@ def _offers(context: Context) -> list[Context]:
     return [(sop_class, other) for other in UNCOMPRESSED]
 
 
-@contextmanager
-def _on_disk(part10: Path | bytes) -> Iterator[Path]:
-    if isinstance(part10, Path):
-        yield part10
-        return
-    with tempfile.NamedTemporaryFile(prefix="prescreen-", suffix=".dcm") as file:
-        file.write(part10)
-        file.flush()
-        yield Path(file.name)
+def _converted(part10: bytes, syntax: str) -> bytes:
+    """The data set in the other of the two uncompressed transfer syntaxes."""
+    encoded = encode(dcmread(BytesIO(part10)), syntax == ImplicitVRLittleEndian, True)
+    if encoded is None:
+        raise StoreError("the object cannot be encoded in the transfer syntax that the peer takes")
+    return encoded
 
 
 class Link:
@@ -213,8 +248,7 @@ class Link:
     @property
     def who(self) -> str:
         """The peer, as error texts name it."""
-        to = self._destination
-        return f"{to.name} ({self._calling} to {to.ae_title} at {to.host}:{to.port})"
+        return named(self._destination, self._calling)
 
     @property
     def is_open(self) -> bool:
@@ -340,20 +374,14 @@ def _unreachable(destination: Destination, seconds: float, tls: ssl.SSLContext |
         with socket.create_connection(address, timeout=min(seconds, 3.0)) as connection:
             if tls is not None:
                 return _unshaken(connection, tls, destination.host)
-    except TimeoutError:
-        return f"no answer within {seconds:g} s; is it switched on, and is a firewall between?"
     except OSError as error:
-        return f"{(error.strerror or str(error)).lower()}; is the peer running there?"
+        return why_no_connection(error, seconds)
     return "the connection was not taken, though the port answers now"
 
 
 def _unshaken(connection: socket.socket, tls: ssl.SSLContext, host: str) -> str:
     try:
         tls.wrap_socket(connection, server_hostname=host).close()
-    except ssl.SSLCertVerificationError as error:
-        why = getattr(error, "verify_message", None) or error.args[-1]
-        return f"its certificate is not accepted: {why}; see authorities and name of its tls"
     except OSError as error:
-        why = getattr(error, "reason", None) or error.strerror or str(error)
-        return f"TLS failed ({why}); does the peer speak TLS 1.2 or newer at that port?"
+        return why_no_handshake(error)
     return "the connection was not taken, though the port answers now"

@@ -95,7 +95,7 @@ def test_many_objects_of_several_classes_go_over_one_association(tmp_path: Path)
         sender.open({context_of(path) for path in sent})
         for path in sent:
             assert sender.send(path) == 0x0000
-            associations.append(id(sender._link._association))
+            associations.append(id(sender._link._connection))
         assert len(pacs.files) == 6
     assert len(set(associations)) == 1
 
