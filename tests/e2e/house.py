@@ -24,6 +24,7 @@ from prescreen.dicom.receive import Receiver
 from prescreen.dicom.send import Sender
 from prescreen.settings import Destination, Peer, Receive, Settings, load
 from prescreen.store import reader
+from prescreen.store.database import reading
 from prescreen.store.destinations import Destinations
 from prescreen.store.reader import StudyRecord
 from prescreen.study import Incoming, generate_uid
@@ -231,6 +232,12 @@ class House:
         """Whether every study has been answered and everything was delivered."""
         rows = reader.studies(self.store().engine)
         return bool(rows) and all(row["stage"] == "done" for row in rows)
+
+    def quiet(self) -> bool:
+        """Whether nothing is to be screened and nothing is on its way, of however many studies."""
+        with reading(self.store().engine) as connection:
+            query = "SELECT count(*) FROM job WHERE stage <> 'done'"
+            return connection.exec_driver_sql(query).scalar() == 0
 
 
 def _answers(port: int) -> bool:

@@ -1,0 +1,106 @@
+"""Row L6 of the fault matrix: a whole node at work for hours; see docs/reliability.md.
+
+Three minutes in `make test`, two hours in `make soak` (SOAK_MINUTES). A study comes every
+SOAK_PACE seconds. The figures are written to SOAK_JSON.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from prescreen.store.database import reading
+from tests.e2e.house import UNCLOSED
+from tests.e2e.soaking import Soaked, soaked
+from tests.e2e.test_faults_of_the_house import nothing_is_lost
+from tests.e2e.watching import Watch, figures, leaks
+
+pytestmark = pytest.mark.filterwarnings(UNCLOSED)
+
+MINUTES = "SOAK_MINUTES"
+
+
+def test_l6_three_minutes_lose_and_leak_nothing(tmp_path: Path) -> None:
+    _soak(tmp_path, minutes=3.0, pace=6.0)
+
+
+@pytest.mark.soak
+def test_l6_hours_lose_and_leak_nothing(tmp_path: Path) -> None:
+    """SOAK_MINUTES=10 asks for less."""
+    _soak(tmp_path, float(os.environ.get(MINUTES, "120")), float(os.environ.get("SOAK_PACE", "8")))
+
+
+def _soak(folder: Path, minutes: float, pace: float) -> None:
+    with soaked(folder, minutes, pace) as ran:
+        found = {**ran.figures, "leaks": leaks(ran.figures["processes"])}
+        told = Path(os.environ.get("SOAK_JSON", folder / "soak.json"))
+        told.write_text(json.dumps(found, indent=1) + "\n", encoding="ascii")
+        print(json.dumps({key: found[key] for key in found if key != "series"}, indent=1))
+        nothing_is_lost(ran.home, ran.acknowledged)
+        _every_acknowledged_instance_has_its_outcome(ran)
+        _every_result_is_at_the_pacs_once(ran)
+        assert {role: len(pids) for role, pids in ran.pids.items() if role != "decode"} == {
+            "serve": 1,
+            "receive": 1,
+            "screen": 1,
+            "deliver": 1,
+        }, "a role died and was started again"
+        assert found["leaks"] == []
+
+
+def _every_acknowledged_instance_has_its_outcome(ran: Soaked) -> None:
+    query = (
+        "SELECT sop_instance_uid FROM v_instance WHERE arrival = 'first' AND "
+        "(outcome IS NOT NULL OR disposition = 'ignored')"
+    )
+    with reading(ran.home.store().engine) as connection:
+        answered = [str(row[0]) for row in connection.exec_driver_sql(query)]
+    assert len(answered) == len(set(answered)), "an instance was kept twice"
+    assert set(answered) >= set(ran.acknowledged)
+    assert ran.figures["outcomes"]["screened"] == ran.figures["sent"]["studies"]
+
+
+def _every_result_is_at_the_pacs_once(ran: Soaked) -> None:
+    """Each object under one UID, of one content; one report and one capture of each study."""
+    query = "SELECT sop_instance_uid, study_instance_uid, kind, state FROM v_delivery"
+    with reading(ran.home.store().engine) as connection:
+        rows = connection.exec_driver_sql(query).all()
+    assert {row.state for row in rows} <= {"delivered", "committed"}
+    assert len({(row.study_instance_uid, row.kind) for row in rows}) == len(rows)
+    contents = set(ran.ledger.arrived)
+    assert sorted(uid for uid, _ in contents) == sorted(row.sop_instance_uid for row in rows)
+
+
+LEAKY = """
+import sys, threading, time
+kept = []
+while True:
+    if sys.argv[1] == "memory":
+        kept.append(b"x" * 2_000_000)
+    if sys.argv[1] == "descriptors":
+        kept.append(open("/dev/null"))
+    if sys.argv[1] == "threads":
+        thread = threading.Thread(target=time.sleep, args=(60,), daemon=True)
+        thread.start()
+    time.sleep(0.1)
+"""
+
+
+@pytest.mark.parametrize("what", ["memory", "descriptors", "threads", "nothing"])
+def test_l6_a_planted_leak_is_found(what: str) -> None:
+    """That the watch finds what it is for."""
+    with subprocess.Popen([sys.executable, "-c", LEAKY, what]) as process:
+        try:
+            with Watch(process.pid, every=0.1) as watch:
+                process.wait(4)
+        except subprocess.TimeoutExpired:
+            pass
+        finally:
+            process.kill()
+    said = leaks(figures(watch.samples, 1.0, 4.0))
+    assert [line.split()[1] for line in said] == ([] if what == "nothing" else [what])
