@@ -11,6 +11,7 @@ import random
 import socket
 import struct
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from types import TracebackType
 
@@ -41,6 +42,11 @@ def fresh_uid() -> bytes:
     return f"2.25.{random.randrange(10**38 + 3, 2**128)}".encode()
 
 
+def fresh_uids() -> tuple[bytes, bytes, bytes]:
+    """UIDs of study, series and instance."""
+    return fresh_uid(), fresh_uid(), fresh_uid()
+
+
 class Association:
     """One association with a node on this machine that stores one object under ever new UIDs.
 
@@ -57,13 +63,14 @@ class Association:
         self._wire = bytearray(_laid_out(sent, _accepted_length(answer)))
         self._places = [_places(self._wire, uid.encode()) for uid in PLACEHOLDERS]
 
-    def store(self) -> float:
+    def store(self, uids: Sequence[bytes] = ()) -> float:
         """Send the object as a new study; when it is acknowledged, the time its last byte left.
 
-        In seconds since 1970. ConnectionError where the status is not 0x0000.
+        In seconds since 1970. `uids` are those of study, series and instance, as long as
+        `fresh_uid` makes them: fresh ones, if none are given. ConnectionError where the status is
+        not 0x0000.
         """
-        for places in self._places:
-            uid = fresh_uid()
+        for places, uid in zip(self._places, uids or fresh_uids(), strict=True):
             for place in places:
                 self._wire[place : place + len(uid)] = uid
         self._socket.sendall(self._wire)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import pydicom
@@ -13,7 +15,8 @@ from prescreen.dicom.send import Sender
 from prescreen.errors import UnusableImage
 from prescreen.pipeline import Tools
 from prescreen.store.queue import utc_now
-from prescreen.study import Incoming, Radiograph, Screening
+from prescreen.study import Incoming, Job, Radiograph, Screening
+from prescreen.worker import Worker
 from tests import results
 from tests.e2e.house import House
 
@@ -64,6 +67,31 @@ def tools(home: House) -> Tools:
         _no_screener,
         results.model(),
         utc_now,
+    )
+
+
+def screener(
+    home: House, before: Callable[[Sequence[Job]], None] = lambda jobs: None
+) -> Worker[Job]:
+    """The loop of a screener that sees nothing; `before` is told what it is about to answer."""
+    limits, store = home.settings.screen, home.store()
+
+    def handle(jobs: Sequence[Job]) -> None:
+        before(jobs)
+        pipeline.screen(jobs, tools(home))
+
+    return Worker(
+        partial(
+            store.queue.claim,
+            f"blind-{os.getpid()}",
+            limits.lease,
+            limits.batch,
+            max_attempts=limits.max_attempts + 1,
+        ),
+        handle,
+        partial(store.queue.renew, lease=limits.lease),
+        renew_every=limits.lease / 3,
+        longest=limits.stuck_seconds,
     )
 
 

@@ -13,15 +13,14 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
-from functools import partial
 from pathlib import Path
 
-from prescreen import logs, pipeline
+from prescreen import logs
 from prescreen.settings import load
 from prescreen.store.guard import Guard
 from prescreen.study import Job
-from prescreen.worker import Worker, stop_on_signals
-from tests.e2e.blind import tools
+from prescreen.worker import stop_on_signals
+from tests.e2e.blind import screener
 from tests.e2e.house import House, Pacs
 
 
@@ -57,28 +56,14 @@ def main(kind: str, sop_instance_uid: str, config: str) -> None:
     limits, stop = settings.screen, threading.Event()
     stop_on_signals(stop.set)
 
-    def handle(jobs: Sequence[Job]) -> None:
+    def poison(jobs: Sequence[Job]) -> None:
         uids = {image.sop_instance_uid for job in jobs for image in job.instances}
         tried = all(job.attempt <= limits.max_attempts for job in jobs)
         if sop_instance_uid in uids and tried:
             POISON[kind]()
-        pipeline.screen(jobs, tools(home))
 
     with Guard(settings.data_dir, "screen"):
-        store = home.store()
-        worker = Worker(
-            partial(
-                store.queue.claim,
-                f"poisoned-{os.getpid()}",
-                limits.lease,
-                limits.batch,
-                max_attempts=limits.max_attempts + 1,
-            ),
-            handle,
-            partial(store.queue.renew, lease=limits.lease),
-            renew_every=limits.lease / 3,
-            longest=limits.stuck_seconds,
-        )
+        worker = screener(home, poison)
         thread = threading.Thread(target=worker.run, daemon=True)
         thread.start()
         while thread.is_alive() and not stop.wait(0.2):

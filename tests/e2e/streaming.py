@@ -10,6 +10,8 @@ from pathlib import Path
 import pydicom
 from pydicom.uid import UID
 
+from bench.pictures import on_the_wire
+from bench.sender import PLACEHOLDERS, Association, fresh_uids
 from prescreen.dicom.send import Sender
 from prescreen.errors import PeerRefused, PeerUnavailable
 from prescreen.study import generate_uid
@@ -66,3 +68,29 @@ class Streams:
         self._stop.set()
         for thread in self._threads:
             thread.join(60)
+
+
+class Wired(Streams):
+    """The same with senders that cost next to nothing: what they send is laid out beforehand.
+
+    Every status but 0x0000 ends the association, and the object is sent again.
+    """
+
+    def __init__(self, home: House, folder: Path, senders: int = 1) -> None:
+        super().__init__(home, folder, senders)
+        ds = self._example
+        ds.StudyInstanceUID, ds.SeriesInstanceUID, ds.SOPInstanceUID = map(UID, PLACEHOLDERS)
+        ds.file_meta.MediaStorageSOPInstanceUID = ds.SOPInstanceUID
+        self._wire = on_the_wire(ds)
+
+    def _run(self) -> None:
+        waiting, port = fresh_uids(), self._home.settings.receive.port
+        while not self._stop.is_set():
+            try:
+                with Association(port, "PRESCREEN", self._wire) as association:
+                    while not self._stop.is_set():
+                        association.store(waiting)
+                        self.acknowledged.append(waiting[2].decode())
+                        waiting = fresh_uids()
+            except OSError:
+                self._stop.wait(0.02)

@@ -1,12 +1,11 @@
 """Row L6 of the fault matrix: a whole node at work for hours; see docs/reliability.md.
 
 Three minutes in `make test`, two hours in `make soak` (SOAK_MINUTES). A study comes every
-SOAK_PACE seconds. The figures are written to SOAK_JSON.
+SOAK_PACE seconds.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
@@ -15,14 +14,13 @@ from pathlib import Path
 import pytest
 
 from prescreen.store.database import reading
+from tests.e2e.figures import told
 from tests.e2e.house import UNCLOSED
 from tests.e2e.soaking import Soaked, soaked
 from tests.e2e.test_faults_of_the_house import nothing_is_lost
 from tests.e2e.watching import Watch, figures, leaks
 
 pytestmark = pytest.mark.filterwarnings(UNCLOSED)
-
-MINUTES = "SOAK_MINUTES"
 
 
 def test_l6_three_minutes_lose_and_leak_nothing(tmp_path: Path) -> None:
@@ -32,15 +30,17 @@ def test_l6_three_minutes_lose_and_leak_nothing(tmp_path: Path) -> None:
 @pytest.mark.soak
 def test_l6_hours_lose_and_leak_nothing(tmp_path: Path) -> None:
     """SOAK_MINUTES=10 asks for less."""
-    _soak(tmp_path, float(os.environ.get(MINUTES, "120")), float(os.environ.get("SOAK_PACE", "8")))
+    _soak(
+        tmp_path,
+        float(os.environ.get("SOAK_MINUTES", "120")),
+        float(os.environ.get("SOAK_PACE", "8")),
+    )
 
 
 def _soak(folder: Path, minutes: float, pace: float) -> None:
     with soaked(folder, minutes, pace) as ran:
         found = {**ran.figures, "leaks": leaks(ran.figures["processes"])}
-        told = Path(os.environ.get("SOAK_JSON", folder / "soak.json"))
-        told.write_text(json.dumps(found, indent=1) + "\n", encoding="ascii")
-        print(json.dumps({key: found[key] for key in found if key != "series"}, indent=1))
+        told("l6", found)
         nothing_is_lost(ran.home, ran.acknowledged)
         _every_acknowledged_instance_has_its_outcome(ran)
         _every_result_is_at_the_pacs_once(ran)

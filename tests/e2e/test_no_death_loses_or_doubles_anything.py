@@ -7,6 +7,10 @@ Where the screener is not what dies, a notice is answer enough.
 
 from __future__ import annotations
 
+import os
+import random
+import time
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -15,9 +19,11 @@ from prescreen.dicom.capture import SECONDARY_CAPTURE
 from prescreen.dicom.report import COMPREHENSIVE_3D_SR
 from prescreen.errors import PeerUnavailable
 from prescreen.store import audit, reader
-from tests.e2e.blind import answer, answered
+from tests.e2e.blind import answer, answered, kept
 from tests.e2e.dying import DIED
-from tests.e2e.house import House, chest, house, wait_until
+from tests.e2e.figures import told
+from tests.e2e.forked import forked, start
+from tests.e2e.house import House, chest, house, small, wait_until
 
 RECEIVING = ("keep.written", "keep.renamed", "keep.before_commit", "keep.committed")
 SCREENING = ("screen.claimed", "report.before_rename", "report.renamed", "screen.settled")
@@ -93,3 +99,73 @@ def test_f2_while_delivering(tmp_path: Path, point: str) -> None:
         _deliver(home)
         _one_report_and_its_capture(home)
         _audit_accounts_for(home, "not_screened")
+
+
+# ---------------------------------------------------------------- many deaths
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("point", [*RECEIVING, *SCREENING, *DELIVERING])
+def test_f2_twenty_deaths_at_each_point(tmp_path: Path, point: str) -> None:
+    """DEATHS=2 asks for fewer."""
+    deaths = int(os.environ.get("DEATHS", "20"))
+    with house(tmp_path, lease=0.5) as home:
+        for _ in range(deaths):
+            _dies_once(home, small(tmp_path), point)
+        with forked(home, "deliver"):
+            wait_until(home.quiet, "everything is delivered")
+        _each_study_is_answered_once(home, deaths)
+
+
+def _dies_once(home: House, path: Path, point: str) -> None:
+    if point in RECEIVING:
+        dying = start(home, "receive", point)
+        home.wait_for_door()
+        assert not _acknowledged(home, path), "it died before it could answer"
+        with forked(home, "receive"):
+            assert _acknowledged(home, path), "the sender sends again"
+    else:
+        kept(home, path)
+        if point in DELIVERING:
+            answer(home)
+        dying = start(home, "blind" if point in SCREENING else "deliver", point)
+    dying.join(60)
+    assert dying.exitcode == DIED
+    wait_until(lambda: _is_answered(home), "what it had is due again, and answered")
+
+
+def _is_answered(home: House) -> bool:
+    answer(home)
+    return reader.waiting(home.store().engine) == 0
+
+
+def _each_study_is_answered_once(home: House, studies: int) -> None:
+    assert len(home.pacs.of_class(COMPREHENSIVE_3D_SR)) == studies
+    assert len(home.pacs.of_class(SECONDARY_CAPTURE)) == studies
+    assert all(len(contents) == 1 for contents in home.pacs.copies.values())
+    rows = reader.studies(home.store().engine, 10 * studies)
+    assert [(row["instances"], row["delivered"]) for row in rows] == [(1, 2)] * studies
+    assert audit.verify(home.store().engine).whole
+
+
+@pytest.mark.parametrize("kills", [10, pytest.param(200, marks=pytest.mark.soak)])
+def test_f2_screener_and_deliverer_killed_at_random(tmp_path: Path, kills: int) -> None:
+    """Either is killed while studies come; in the end each has one report and one capture."""
+    chance, studies = random.Random(20_261_123), 0
+    with house(tmp_path, lease=0.5) as home, ExitStack() as stack:
+        roles = {role: start(home, role) for role in ("blind", "deliver")}
+        stack.callback(lambda: [process.kill() for process in roles.values()])
+        for _ in range(kills):
+            coming = chance.randrange(1, 4)
+            for _ in range(coming):
+                kept(home, small(tmp_path))
+            studies += coming
+            time.sleep(chance.uniform(0, 0.5))
+            role = chance.choice(list(roles))
+            roles[role].kill()
+            roles[role].join(30)
+            roles[role] = start(home, role)
+        wait_until(home.quiet, "everything is answered and delivered", 300)
+        _each_study_is_answered_once(home, studies)
+        sent = len(home.pacs.received)
+        told("f2", {"kills": kills, "studies": studies, "objects": 2 * studies, "arrivals": sent})
