@@ -33,6 +33,9 @@ from prescreen.study import Radiograph
 _MIB = 1 << 20
 _BROKEN_POOLS = 2  # pools that may break under one image before it is no accident
 _KEPT = 8  # memories kept for the next images: one batch
+#: The wall clock's limit in times that of processor time: where a dozen processes want the
+#: processor, a sound picture takes a dozen times as long, and no codec waits for anything else.
+_PATIENCE = 12
 
 
 @dataclass(frozen=True)
@@ -95,9 +98,9 @@ def _start(memory_mb: int) -> None:
 
 
 def _limit_processor_time(seconds: float) -> None:
-    """Twice the wall clock's limit from now on: ends a child whose parent is no more."""
+    """From now on, for this image; it also ends a child whose parent is no more."""
     usage = resource.getrusage(resource.RUSAGE_SELF)
-    limit = int(usage.ru_utime + usage.ru_stime + 2 * seconds) + 1
+    limit = int(usage.ru_utime + usage.ru_stime + seconds) + 1
     _, hard = resource.getrlimit(resource.RLIMIT_CPU)
     resource.setrlimit(resource.RLIMIT_CPU, (limit, hard))
 
@@ -135,9 +138,10 @@ def _where(error: Exception) -> str:
 class Decoder:
     """Long-lived child processes that turn files into radiographs.
 
-    `workers` children, at most `seconds` of wall clock and `memory_mb` MiB beyond a child's own
-    start for one image, at most `max_megapixels`. Safe to use from several threads. Close it, or
-    use it in `with`. `read_image` is what a child does; tests give others.
+    `workers` children, at most `seconds` of processor time (twelve times as much by the clock, for
+    what waits and does not work) and `memory_mb` MiB beyond a child's own start for one image, at
+    most `max_megapixels`. Safe to use from several threads. Close it, or use it in `with`.
+    `read_image` is what a child does; tests give others.
     """
 
     def __init__(
@@ -225,7 +229,7 @@ class Decoder:
         args = (self._read, path, memory, self._seconds, self._max_megapixels, digested)
         future: Future[_Answer]
         try:
-            future = pool.schedule(_answer, args=args, timeout=self._seconds)
+            future = pool.schedule(_answer, args=args, timeout=_PATIENCE * self._seconds)
         except RuntimeError as error:  # settled like a pool that breaks a moment later
             future = Future()
             future.set_exception(error)

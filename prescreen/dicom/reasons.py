@@ -36,7 +36,7 @@ class ImageReason(enum.StrEnum):
     DECODE_FAILED = "decode_failed"
     #: the decoding process died
     DECODE_CRASHED = "decode_crashed"
-    #: the decoding process took longer than the setting `decode_seconds`
+    #: the decoding process took more processor time than the setting `decode_seconds`
     DECODE_TIMEOUT = "decode_timeout"
     #: the decoding process wanted more than the setting `decode_memory_mb`
     DECODE_MEMORY = "decode_memory"

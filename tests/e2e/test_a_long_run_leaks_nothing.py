@@ -62,7 +62,7 @@ def _every_acknowledged_instance_has_its_outcome(ran: Soaked) -> None:
         answered = [str(row[0]) for row in connection.exec_driver_sql(query)]
     assert len(answered) == len(set(answered)), "an instance was kept twice"
     assert set(answered) >= set(ran.acknowledged)
-    assert ran.figures["outcomes"]["screened"] == ran.figures["sent"]["studies"]
+    assert ran.figures["outcomes"]["screened"] >= ran.figures["sent"]["studies"]
 
 
 def _every_result_is_at_the_pacs_once(ran: Soaked) -> None:

@@ -11,6 +11,7 @@ import os
 import random
 import time
 from contextlib import ExitStack
+from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 
 import pytest
@@ -148,13 +149,19 @@ def _each_study_is_answered_once(home: House, studies: int) -> None:
     assert audit.verify(home.store().engine).whole
 
 
+def _kill_all(roles: dict[str, ForkServerProcess]) -> None:
+    for process in roles.values():
+        process.kill()
+        process.join(30)
+
+
 @pytest.mark.parametrize("kills", [10, pytest.param(200, marks=pytest.mark.soak)])
 def test_f2_screener_and_deliverer_killed_at_random(tmp_path: Path, kills: int) -> None:
     """Either is killed while studies come; in the end each has one report and one capture."""
     chance, studies = random.Random(20_261_123), 0
     with house(tmp_path, lease=0.5) as home, ExitStack() as stack:
         roles = {role: start(home, role) for role in ("blind", "deliver")}
-        stack.callback(lambda: [process.kill() for process in roles.values()])
+        stack.callback(_kill_all, roles)
         for _ in range(kills):
             coming = chance.randrange(1, 4)
             for _ in range(coming):

@@ -24,12 +24,19 @@ from tests.pictures import data_set, ramp, saved
 Answer = tuple[pydicom.Dataset, Radiograph]
 
 
+def _toil() -> None:
+    while True:
+        pass
+
+
 def poisonous(path: Path, max_megapixels: float, allocate: Allocate, digested: bool) -> Answer:
     """What the name of the file asks for; anything else is read as it should be."""
     deeds: dict[str, Callable[[], object]] = {
         "exit": lambda: os._exit(7),
         "segfault": lambda: os.kill(os.getpid(), signal.SIGSEGV),
         "hang": lambda: time.sleep(600),
+        "toil": _toil,
+        "wait": lambda: time.sleep(3),
         "bloat": lambda: np.ones(1 << 32, np.uint8),
         "raise": lambda: {"": 0}["Canary^Bird"],
         "torch": lambda: os._exit(8 if "torch" in sys.modules else 9),
@@ -42,14 +49,15 @@ def poisonous(path: Path, max_megapixels: float, allocate: Allocate, digested: b
 
 @pytest.fixture(scope="module")
 def decoder() -> Iterator[Decoder]:
-    with Decoder(workers=1, seconds=3, memory_mb=512, read=poisonous) as decoder:
+    with Decoder(workers=1, seconds=1, memory_mb=512, read=poisonous) as decoder:
         yield decoder
 
 
 POISON = [
     ("exit", ImageReason.DECODE_CRASHED, "ended with exit status 7"),
     ("segfault", ImageReason.DECODE_CRASHED, "ended by signal 11"),
-    ("hang", ImageReason.DECODE_TIMEOUT, "longer than decode_seconds = 3"),
+    ("hang", ImageReason.DECODE_TIMEOUT, "longer than decode_seconds = 1"),
+    ("toil", ImageReason.DECODE_TIMEOUT, "longer than decode_seconds = 1"),
     ("bloat", ImageReason.DECODE_MEMORY, "more memory than decode_memory_mb allows"),
     ("raise", ImageReason.DECODE_FAILED, r"KeyError at test_decoder_survives_poison\.py:\d+"),
 ]
@@ -67,6 +75,12 @@ def test_poison_is_refused_and_the_next_image_is_read(
     assert "Canary" not in str(refusal.value)
     _, radiograph = decoder.read(healthy)
     assert np.array_equal(radiograph.pixels, render(data_set(ramp())).pixels)
+
+
+def test_a_picture_that_waits_for_a_processor_is_read(decoder: Decoder, tmp_path: Path) -> None:
+    """Three times the limit by the clock, and next to nothing of a processor."""
+    _, radiograph = decoder.read(saved(tmp_path, data_set(ramp()), "wait.dcm"))
+    assert radiograph.pixels.shape == (64, 48)
 
 
 def test_a_damaged_length_asks_for_no_memory(decoder: Decoder, tmp_path: Path) -> None:
