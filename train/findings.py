@@ -29,10 +29,21 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from prescreen.nets import densenet, inputs, unet
+from prescreen.nets import densenet, inputs
 from prescreen.nets.backbones import BACKBONES
 from prescreen.nets.efficientnet_lite import EfficientNetLite
-from train import augment, checkpoint, curves, data, figures, machine, probe, teacher, views
+from train import (
+    augment,
+    checkpoint,
+    curves,
+    data,
+    figures,
+    lungs_heart,
+    machine,
+    probe,
+    teacher,
+    views,
+)
 
 # ---------------------------------------------------------------- config
 
@@ -112,8 +123,7 @@ class Part:
     def of(cls, config: Config, pictures: list[data.LabelledPicture]) -> Part:
         labels = torch.tensor([p.labels for p in pictures], dtype=torch.float32).view(-1, 14)
         paths = [p.path for p in pictures]
-        network = unet.UNet()
-        network.load_state_dict(checkpoint.read(Path(config.lungs_heart))["ema"])
+        network = lungs_heart.trained(Path(config.lungs_heart))
         masks = views.draw(network, in_order(config, paths, inputs.COMMON_SIZE))
         return cls(paths, labels, masks)
 

@@ -22,10 +22,10 @@ import numpy as np
 import torch
 
 from prescreen import frontal
-from prescreen.nets import inputs, unet, weights
+from prescreen.nets import architecture, inputs, unet, weights
 from prescreen.nets.anatomy import anatomy_of
 from prescreen.study import Anatomy, FloatArray
-from train import data
+from train import data, lungs_heart
 
 # ---------------------------------------------------------------- config
 
@@ -84,25 +84,17 @@ def grey(path: Path) -> FloatArray:
 class Drawer:
     """The segmentation network: pictures (rows, columns), 0…1, to anatomies."""
 
-    def __init__(self, network: unet.UNet) -> None:
+    def __init__(self, network: unet.Segmenter) -> None:
         self._network = network.eval()
 
     @classmethod
     def shipped(cls, folder: Path) -> Drawer:
-        network = unet.UNet()
-        state = {k: v for k, v in network.state_dict().items() if v.dtype.is_floating_point}
-        loaded = weights.load(folder)["lungs_heart"]
-        found = weights.fitting(loaded, {k: tuple(v.shape) for k, v in state.items()})
-        tensors = {name: torch.from_numpy(value) for name, value in found.items()}
-        network.load_state_dict(tensors, strict=False)  # batch counters are not shipped
-        return cls(network)
+        return cls(architecture.segmenter_of(weights.load(folder)["lungs_heart"]))
 
     @classmethod
     def trained(cls, checkpoint: Path) -> Drawer:
         """The network of a run, before it is shipped."""
-        network = unet.UNet()
-        network.load_state_dict(torch.load(checkpoint, weights_only=True)["ema"])
-        return cls(network)
+        return cls(lungs_heart.trained(checkpoint))
 
     @torch.inference_mode()
     def __call__(self, pixels: list[FloatArray]) -> list[Anatomy]:

@@ -1,6 +1,8 @@
 """Train the U-Net that draws lungs and heart. Read from top to bottom.
 
     python -m train.lungs_heart                                  first round, on the drawn masks
+    python -m train.lungs_heart --network "unet(16, 32, 64, 128, 128)" --epochs 45
+                                 --learning-rate 3e-3            from scratch, without ImageNet
     python -m train.lungs_heart --teacher RUN/last.pt            second round: the first network's
                                                                  masks on undrawn radiographs too
 
@@ -13,8 +15,10 @@ from __future__ import annotations
 import json
 import math
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,7 +26,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from prescreen.nets import inputs, unet
-from train import augment, checkpoint, curves, data
+from train import augment, checkpoint, curves, data, teacher
 
 # ---------------------------------------------------------------- config
 
@@ -31,12 +35,14 @@ from train import augment, checkpoint, curves, data
 class Config:
     run: str = "lungs_heart"
     seed: int = 1
+    network: str = "unet_efficientnet_lite0"  # one of unet.SEGMENTERS
+    weights_from: str = "imagenet"  # of the encoder, where it has any; or `none`
     size: int = unet.INPUT_SIZE
     folds: int = 5
     fold: int = 0  # which fifth is held out; -1 trains on all, for weights that ship
-    epochs: int = 45
+    epochs: int = 24
     batch: int = 8
-    learning_rate: float = 3e-3
+    learning_rate: float = 1.5e-3
     weight_decay: float = 1e-4
     bce_weight: float = 1.0  # beside the paper's Dice loss, which alone finds the heart late
     gentle: float = 0.7  # share of the batches that are distorted little
@@ -63,13 +69,12 @@ def taught_tensors(config: Config) -> tuple[Tensor, Tensor]:
     listed = data.read_chestxray14(data.data_dir() / "chestxray14")
     usable = [p for p in listed if p.official_split == "train_val"]
     usable.sort(key=lambda p: data.share_of(p.path.name, config.seed))
-    teacher = unet.UNet().eval()
-    teacher.load_state_dict(checkpoint.read(Path(config.teacher))["ema"])
+    master = trained(Path(config.teacher))
     pixels, masks = [], []
     for picture in usable[: config.undrawn]:
         x = torch.from_numpy(data.read_picture(picture.path, config.size).copy())[None, None]
         with torch.inference_mode():
-            drawn = torch.sigmoid(teacher(inputs.stretch(x / 255.0)))
+            drawn = torch.sigmoid(master(inputs.stretch(x / 255.0)))
         if plausible(drawn[0]):
             pixels.append(x)
             masks.append((drawn * 255).round().to(torch.uint8))
@@ -100,11 +105,41 @@ def training_view(
     return inputs.stretch(x), y
 
 
+# ---------------------------------------------------------------- network
+
+
+def started(config: Config) -> unet.Segmenter:
+    """An untrained network, its encoder as `weights_from` says, or the teacher's knowledge."""
+    if config.network not in unet.SEGMENTERS:
+        raise data.DataError(f"network: {config.network!r} is none of {', '.join(unet.SEGMENTERS)}")
+    network = unet.SEGMENTERS[config.network]()
+    if config.teacher:  # the student goes on from what the teacher knows
+        network.load_state_dict(trained(Path(config.teacher)).state_dict())
+    elif isinstance(network, unet.LiteUNet) and config.weights_from == "imagenet":
+        seen = teacher.imagenet("efficientnet_lite0")
+        known = network.state_dict()
+        network.load_state_dict(known | {k: v for k, v in seen.items() if k in known})
+    return network
+
+
+def trained(path: Path) -> unet.Segmenter:
+    """The averaged network of a checkpoint, ready to draw. Raises DataError as `read` does."""
+    saved = checkpoint.read(path)
+    network = unet.SEGMENTERS[network_of(saved["config"])]().eval()
+    network.load_state_dict(saved["ema"])
+    return network
+
+
+def network_of(config: Mapping[str, Any]) -> str:
+    """The name of the network in a checkpoint's config; older runs knew one and do not name it."""
+    return str(config.get("network", f"unet{unet.WIDTHS}"))
+
+
 # ---------------------------------------------------------------- validation
 
 
 @torch.inference_mode()
-def validate(network: unet.UNet, pixels: Tensor, masks: Tensor) -> list[float]:
+def validate(network: unet.Segmenter, pixels: Tensor, masks: Tensor) -> list[float]:
     """Mean Dice per organ on undistorted pictures; lungs scored outside the drawn heart."""
     if not len(pixels):
         return []
@@ -129,11 +164,8 @@ def main(config: Config) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     pixels, masks, weight, held_pixels, held_masks = tensors(config)
 
-    network = unet.UNet()
-    if config.teacher:  # the student goes on from what the teacher knows
-        network.load_state_dict(checkpoint.read(Path(config.teacher))["ema"])
+    network, average = started(config), started(config).eval()
     network.to(memory_format=torch.channels_last)
-    average = unet.UNet().eval()
     optimiser = torch.optim.AdamW(network.parameters(), weight_decay=config.weight_decay)
     log = checkpoint.resume(folder, network, average, optimiser)
     steps = max(1, int(weight.sum()) // config.batch)

@@ -71,7 +71,7 @@ def commit() -> str:
 
 
 @torch.inference_mode()
-def described(network: unet.UNet, paths: list[Path], distort: int | None = None) -> FloatArray:
+def described(network: unet.Segmenter, paths: list[Path], distort: int | None = None) -> FloatArray:
     """Features of pictures as `typical` compares them, (n, K); distorted if given a seed."""
     found = []
     g = torch.Generator().manual_seed(distort or 0)
@@ -118,17 +118,13 @@ def ship_lungs_heart(run: Path, folds: Sequence[Path], to: Path) -> Manifest:
     manifest = Manifest(
         network="lungs_heart",
         version=prescreen.__version__,
-        architecture=f"unet{unet.WIDTHS}",
+        architecture=lungs_heart_run.network_of(saved["config"]),
         input_size=config.size,
         normalisation=NORMALISATION,
         labels=ORGANS,
         distance_limit=round(float(np.quantile(distances, KEPT)), 4),
         metrics={k: Metric(dice=round(v, 4)) for k, v in report["dice"].items()},
-        figures_from=(
-            f"{report['n']} radiographs, each drawn by one of {len(folds)} networks that had not "
-            f"seen it; cardiothoracic ratio: mean absolute error {report['ctr_mae']:.4f} on "
-            f"{report['ctr_n']}"
-        ),
+        figures_from=figures_from(report, len(folds)),
         sources=lungs_heart_sources(config, fit),
         config=saved["config"],
         source_commit=commit(),
@@ -137,12 +133,19 @@ def ship_lungs_heart(run: Path, folds: Sequence[Path], to: Path) -> Manifest:
     return write_manifest(to, manifest, tensors)
 
 
-def drawing_network(run: Path) -> tuple[unet.UNet, dict[str, Any]]:
+def figures_from(report: Mapping[str, Any], folds: int) -> str:
+    """On what the figures of a segmentation stand, in words."""
+    said = f"{report['n']} radiographs, each drawn by one of {folds} networks that had not seen it"
+    error = report["ctr_mae"]
+    if error is None:
+        return said + "; no cardiothoracic ratio could be compared"
+    measured = f"mean absolute error {error:.4f} on {report['ctr_n']}"
+    return f"{said}; cardiothoracic ratio: {measured}"
+
+
+def drawing_network(run: Path) -> tuple[unet.Segmenter, dict[str, Any]]:
     """The network of a run, ready, and its checkpoint."""
-    saved = checkpoint.read(run / "last.pt")
-    network = unet.UNet().eval()
-    network.load_state_dict(saved["ema"])
-    return network, saved
+    return lungs_heart_run.trained(run / "last.pt"), checkpoint.read(run / "last.pt")
 
 
 def drawn_unseen(folds: Sequence[Path]) -> list[organs.Drawn]:
@@ -159,7 +162,7 @@ def drawn_unseen(folds: Sequence[Path]) -> list[organs.Drawn]:
 
 
 @torch.inference_mode()
-def anatomy_in(network: unet.UNet, path: Path) -> Anatomy:
+def anatomy_in(network: unet.Segmenter, path: Path) -> Anatomy:
     square = inputs.common_square(radiograph_of(path).pixels)
     x = inputs.stretch(inputs.resized(square, unet.INPUT_SIZE))
     return anatomy_of(torch.sigmoid(network(x))[0].numpy())
@@ -183,7 +186,9 @@ def lungs_heart_sources(config: lungs_heart_run.Config, fit: list[Path]) -> tupl
         use += "; radiographs with masks drawn by the first round"
     drawn = sum("lungs_heart" in path.parts for path in fit)
     nih = dataclasses.replace(NIH, use=use, count=len(fit) - drawn)
-    return (dataclasses.replace(WINGSPAN, count=drawn), nih)
+    start = dataclasses.replace(IMAGENET, use="where the encoder started")
+    seen = config.network == "unet_efficientnet_lite0" and config.weights_from == "imagenet"
+    return (dataclasses.replace(WINGSPAN, count=drawn), nih, *((start,) if seen else ()))
 
 
 # ---------------------------------------------------------------- findings

@@ -81,7 +81,7 @@ def principal(seen: Tensor, components: int) -> tuple[Tensor, Tensor]:
 
 
 @torch.inference_mode()
-def draw(network: unet.UNet, loader: Loader) -> Tensor:
+def draw(network: unet.Segmenter, loader: Loader) -> Tensor:
     """Left lung, right lung and heart of every radiograph, uint8 (n, 3, 64, 64)."""
     network.eval().to(machine.device())
     drawn = torch.zeros(len(loader.dataset.paths), 3, 64, 64, dtype=torch.uint8)

@@ -25,9 +25,15 @@ def classifier_of(loaded: weights.Weights) -> Classifier:
     return ready(_empty_classifier(loaded.manifest), loaded)
 
 
-def segmenter_of(loaded: weights.Weights) -> unet.UNet:
-    """The network that draws lungs and heart, with these weights, for inference."""
-    return ready(unet.UNet(), loaded)
+def segmenter_of(loaded: weights.Weights) -> unet.Segmenter:
+    """The network that draws lungs and heart, with these weights; WeightsError if unknown."""
+    name = loaded.manifest.architecture
+    if name not in unet.SEGMENTERS:
+        raise WeightsError(
+            f"lungs_heart.json: the architecture {name!r} is not known to this version "
+            f"(known: {', '.join(unet.SEGMENTERS)}). {weights.REINSTALL}"
+        )
+    return ready(unet.SEGMENTERS[name](), loaded)
 
 
 def _empty_classifier(manifest: weights.Manifest) -> Classifier:

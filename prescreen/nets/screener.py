@@ -33,7 +33,7 @@ ANATOMY_NOT_FOUND = "anatomy_not_found"
 class Drawing(nn.Module):
     """Pictures to what the feature distance is measured on, (N, K), and sigmoids (N, 3, s, s)."""
 
-    def __init__(self, network: unet.UNet) -> None:
+    def __init__(self, network: unet.Segmenter) -> None:
         super().__init__()
         self.network = network
 

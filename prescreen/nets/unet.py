@@ -1,18 +1,20 @@
-"""A small U-Net that draws left lung, right lung and heart (paper, section 3).
+"""Small U-Nets that draw left lung, right lung and heart (paper, section 3).
 
 Three independent sigmoids, because lungs and heart touch; by this project's convention the lungs
-end where the heart begins. The picture enters folded (2 x 2 pixels become 4 channels) and the masks
-leave unfolded, which costs no sharpness and saves three quarters of the arithmetic.
+end where the heart begins. The masks leave folded (4 channels become 2 x 2 pixels), which costs no
+sharpness and saves three quarters of the arithmetic.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from prescreen.nets.efficientnet_lite import LITE0, EfficientNetLite
 from prescreen.study import ORGANS
 
 #: Side of the square input in pixels; masks come out at the same size.
@@ -34,29 +36,25 @@ class Block(nn.Sequential):
         )
 
 
-class UNet(nn.Module):
+class Segmenter(nn.Module):
     """(N, 1, s, s) pictures, 0…1 after `inputs.stretch`, to (N, 3, s, s) logits per organ.
 
-    The order is `study.ORGANS`; s is a multiple of 32. 1.2 M parameters as shipped.
+    The order is `study.ORGANS`; s is a multiple of 32. What differs is how a picture is encoded:
+    `widths` are the channels of the levels, finest first, and `deeper` those that the decoder has
+    on its way up.
     """
 
-    def __init__(self, widths: tuple[int, ...] = WIDTHS) -> None:
+    def __init__(self, widths: tuple[int, ...], deeper: tuple[int, ...]) -> None:
         super().__init__()
         self.widths = widths
-        inner = (4, *widths)
-        self.down = nn.ModuleList(Block(a, b, b) for a, b in zip(inner, widths, strict=False))
-        pairs = list(zip(widths[:0:-1], widths[-2::-1], strict=True))
-        self.up = nn.ModuleList(Block(deep + skip, skip, skip) for deep, skip in pairs)
-        self.out = nn.Conv2d(widths[0], 4 * len(ORGANS), 1)
+        below = (widths[-1], *deeper)
+        rows = zip(below, widths[-2::-1], deeper, strict=False)
+        self.up = nn.ModuleList(Block(deep + skip, out, out) for deep, skip, out in rows)
+        self.out = nn.Conv2d(deeper[-1], 4 * len(ORGANS), 1)
 
     def encode(self, pictures: Tensor) -> list[Tensor]:
         """Features of every level, finest first: (N, widths[i], s/2^(i+1), s/2^(i+1))."""
-        x = functional.pixel_unshuffle(2.0 * pictures - 1.0, 2)
-        levels = []
-        for i, block in enumerate(self.down):
-            x = block(x if i == 0 else functional.max_pool2d(x, 2))
-            levels.append(x)
-        return levels
+        raise NotImplementedError
 
     def decode(self, levels: list[Tensor]) -> Tensor:
         """Logits (N, 3, s, s) from the features of `encode`."""
@@ -68,6 +66,57 @@ class UNet(nn.Module):
 
     def forward(self, pictures: Tensor) -> Tensor:
         return self.decode(self.encode(pictures))
+
+
+class UNet(Segmenter):
+    """From scratch, 1.2 M parameters; the picture enters folded, as the masks leave."""
+
+    def __init__(self, widths: tuple[int, ...] = WIDTHS) -> None:
+        super().__init__(widths, widths[-2::-1])
+        inner = (4, *widths)
+        self.down = nn.ModuleList(Block(a, b, b) for a, b in zip(inner, widths, strict=False))
+
+    def encode(self, pictures: Tensor) -> list[Tensor]:
+        x = functional.pixel_unshuffle(2.0 * pictures - 1.0, 2)
+        levels = []
+        for i, block in enumerate(self.down):
+            x = block(x if i == 0 else functional.max_pool2d(x, 2))
+            levels.append(x)
+        return levels
+
+
+class LiteUNet(Segmenter):
+    """With the stages of EfficientNet-Lite0 down to 1/32 as its encoder: 2.7 M parameters.
+
+    Few radiographs have masks; the encoder can start from ImageNet.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(tuple(LITE0[i][1] for i in _LITE_STAGES), (80, 48, 24, 24))
+        blocks = [sum(stage[2] for stage in LITE0[: i + 1]) for i in _LITE_STAGES]
+        self._ends = tuple(count - 1 for count in blocks)
+        seeing = EfficientNetLite(LITE0)
+        self.stem = seeing.stem
+        self.blocks = seeing.blocks[: blocks[-1]]
+
+    def encode(self, pictures: Tensor) -> list[Tensor]:
+        grey = ((255.0 * pictures - 127.0) / 128.0).expand(-1, 3, -1, -1)
+        x = functional.relu6(self.stem(grey))
+        levels = []
+        for i, block in enumerate(self.blocks):
+            x = block(x)
+            if i in self._ends:
+                levels.append(x)
+        return levels
+
+
+#: The last stage of each resolution of EfficientNet-Lite0: 1/2, 1/4, 1/8, 1/16, 1/32.
+_LITE_STAGES = (0, 1, 2, 4, 5)
+#: By the name that manifests and training runs have for them.
+SEGMENTERS: dict[str, Callable[[], Segmenter]] = {
+    f"unet{WIDTHS}": UNet,
+    "unet_efficientnet_lite0": LiteUNet,
+}
 
 
 def dice(probabilities: Tensor, masks: Tensor) -> Tensor:

@@ -158,8 +158,14 @@ def test_dice_is_one_for_the_same_and_nothing_for_the_disjoint() -> None:
     assert unet.dice(torch.zeros_like(a), torch.zeros_like(a)).item() == 1.0
 
 
-def test_segmentation_is_small_and_answers_in_its_own_size() -> None:
-    network = unet.UNet().eval()
+@pytest.mark.parametrize("name", unet.SEGMENTERS)
+def test_segmentation_is_small_and_answers_in_its_own_size(name: str) -> None:
+    network = unet.SEGMENTERS[name]().eval()
     with torch.inference_mode():
+        levels = network.encode(torch.rand(1, 1, 256, 256))
+        sides = [128, 64, 32, 16, 8]
+        assert [level.shape[1:] for level in levels] == [
+            (width, side, side) for width, side in zip(network.widths, sides, strict=True)
+        ]
         assert network(torch.rand(1, 1, 256, 256)).shape == (1, 3, 256, 256)
     assert parameters(network) < 3_000_000

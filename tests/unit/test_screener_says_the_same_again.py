@@ -166,3 +166,12 @@ def test_unknown_switches_are_refused(tmp_path: Path) -> None:
     weights.write_manifest(folder, manifest, loaded.tensors)
     with pytest.raises(WeightsError, match="unknown switch"):
         Screener(folder, device="cpu")
+
+
+def test_a_segmentation_of_an_unknown_kind_is_refused(tmp_path: Path) -> None:
+    folder = shutil.copytree(WEIGHTS, tmp_path / "weights")
+    loaded = weights.load(folder)["lungs_heart"]
+    manifest = dataclasses.replace(loaded.manifest, architecture="vnet")
+    weights.write_manifest(folder, manifest, loaded.tensors)
+    with pytest.raises(WeightsError, match=r"'vnet' is not known to this version \(known: unet"):
+        Screener(folder, device="cpu")

@@ -73,7 +73,15 @@ def draw_chestxray14(folder: Path, generator: np.random.Generator) -> None:
     write(folder / "labels.csv", rows)
 
 
-SEGMENT = lungs_heart.Config(size=32, epochs=1, batch=2, folds=2, fold=0, threads=1)
+SEGMENT = lungs_heart.Config(
+    network="unet(16, 32, 64, 128, 128)",
+    size=32,
+    epochs=1,
+    batch=2,
+    folds=2,
+    fold=0,
+    threads=1,
+)
 CLASSIFY = findings.Config(
     schedule="probe:64x1,label:64x1",
     preset="paper",
@@ -113,6 +121,28 @@ def test_both_networks_ship_what_the_node_loads(house: Path) -> None:
     assert model.figures_of("Mass").positives == 4  # the fifth is on the official test list
     assert model.figures_of("Hernia").auroc is None
     assert (model.findings.preset, model.threshold_rule) == ("paper", "youden")
+
+
+def test_a_segmentation_that_has_seen_imagenet_starts_from_it_and_ships(house: Path) -> None:
+    seeing = dataclasses.replace(SEGMENT, network="unet_efficientnet_lite0")
+    untouched = lungs_heart.started(seeing).state_dict()
+    stem = teacher.imagenet("efficientnet_lite0")["stem.0.weight"]
+    assert torch.equal(untouched["stem.0.weight"], stem)
+    blank = lungs_heart.started(dataclasses.replace(seeing, weights_from="none")).state_dict()
+    assert not torch.equal(blank["stem.0.weight"], stem)
+    drawn = [lungs_heart.main(named(seeing, fold)) for fold in (0, 1, -1)]
+    written = ship.ship_lungs_heart(drawn[-1], drawn[:2], house / "weights")
+    assert written.architecture == "unet_efficientnet_lite0"
+    student = dataclasses.replace(seeing, teacher=str(drawn[-1] / "last.pt"))
+    taught = lungs_heart.started(student).state_dict()
+    assert torch.equal(
+        taught["out.bias"], checkpoint.read(drawn[-1] / "last.pt")["ema"]["out.bias"]
+    )
+
+
+def test_a_segmentation_of_another_name_is_refused(house: Path) -> None:
+    with pytest.raises(data.DataError, match=r"network: 'vnet' is none of unet\(16, 32"):
+        lungs_heart.main(dataclasses.replace(SEGMENT, network="vnet"))
 
 
 def named(config: Config, fold: int) -> Config:
