@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
@@ -16,8 +15,8 @@ from rich.console import Console
 
 from bench import end_to_end, engines, memory, receiving
 from bench.pictures import CODINGS
+from bench.standing import machine
 from bench.table import printed
-from prescreen import __version__
 
 _FULL: dict[str, dict[str, Any]] = {
     "receive": {"instances": 50, "pairs": 5},
@@ -62,7 +61,7 @@ def main() -> None:
     parser.add_argument("--only", choices=_PARTS, help="one part alone, without table and bars")
     options = parser.parse_args()
     plan = _QUICK if options.quick else _FULL
-    found: dict[str, Any] = {"machine": _machine(), "quick": options.quick}
+    found: dict[str, Any] = {"machine": machine(), "quick": options.quick}
     with tempfile.TemporaryDirectory(prefix="prescreen-bench-") as folder:
         for name in [options.only] if options.only else _PARTS:
             found[name] = _PARTS[name](Path(folder) / name, **plan[name])
@@ -81,16 +80,6 @@ def _networks(quick: bool) -> dict[str, Any]:
     if quick:
         return engines.measured(weights, ("folded",), (1,), 0.01)
     return engines.measured(weights)
-
-
-def _machine() -> dict[str, Any]:
-    return {
-        "prescreen": __version__,
-        "python": platform.python_version(),
-        "system": platform.platform(),
-        "cpus": len(os.sched_getaffinity(0)),
-        "load_average_before": os.getloadavg()[0],
-    }
 
 
 def _bars(found: Mapping[str, Any]) -> list[Bar]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+from dataclasses import dataclass
 from pathlib import Path
 
 _TICKS = os.sysconf("SC_CLK_TCK")
@@ -46,6 +48,35 @@ def highest_resident_mib(pid: int) -> float:
 def forget_highest(pid: int) -> None:
     """Begin to look for the highest resident memory anew."""
     Path(f"/proc/{pid}/clear_refs").write_text("5")
+
+
+@dataclass(frozen=True)
+class Held:
+    """What a process and its descendants hold: threads, descriptors, MiB of memory."""
+
+    threads: int
+    descriptors: int
+    mib: float
+
+
+def held(pid: int) -> Held:
+    """What is held now. Memory is the proportional set: what processes share counts once."""
+    threads = descriptors = 0
+    mib = 0.0
+    for one in [pid, *children(pid)]:
+        process = Path(f"/proc/{one}")
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # it ended meanwhile
+            threads += sum(1 for _ in (process / "task").iterdir())
+            descriptors += sum(1 for _ in (process / "fd").iterdir())
+            mib += _proportional(process)
+    return Held(threads, descriptors, mib)
+
+
+def _proportional(process: Path) -> float:
+    for line in (process / "smaps_rollup").read_text().splitlines():
+        if line.startswith("Pss:"):
+            return int(line.split()[1]) * 1024 / _MIB
+    return 0.0
 
 
 def _status(pid: int, key: str) -> float:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import platform
 import subprocess
 import sys
 import time
@@ -9,8 +11,9 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from prescreen import node
+from prescreen import __version__, node
 from prescreen.settings import Settings, load
 from prescreen.store import audit
 from prescreen.store.destinations import Destinations
@@ -40,6 +43,7 @@ audience = "evaluation"
 minimum_free_mb = 1
 [log]
 level = "warning"
+{more}
 """
 
 
@@ -65,6 +69,17 @@ class Standing:
             engine.dispose()
 
 
+def machine() -> dict[str, Any]:
+    """What the figures were made on."""
+    return {
+        "prescreen": __version__,
+        "python": platform.python_version(),
+        "system": platform.platform(),
+        "cpus": len(os.sched_getaffinity(0)),
+        "load_average_before": os.getloadavg()[0],
+    }
+
+
 def command(role: str, config: Path) -> list[str]:
     """How the node itself starts a role."""
     return node.role_command(config)(role)
@@ -75,8 +90,12 @@ def standing(
     folder: Path,
     commands: dict[str, Callable[[Path], list[str]]],
     quiet_period: float = 0,
+    more: str = "",
 ) -> Iterator[Standing]:
-    """A node with a live destination, a storescp; `commands` makes each role's command line."""
+    """A node with a live destination, a storescp; `commands` makes each role's command line.
+
+    `more` is added to its settings.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     with ExitStack() as stack:
         pacs = stack.enter_context(storescp(folder / "pacs", "+xa", "-pdu", MAX_PDU))
@@ -87,6 +106,7 @@ def standing(
                 port=free_port(),
                 pacs_port=pacs.port,
                 quiet_period=quiet_period,
+                more=more,
             )
         )
         stands = Standing(config, load(config), {})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import shutil
 import subprocess
@@ -23,6 +24,7 @@ class Orthanc:
     ae_title: str
     dicom_port: int
     http_port: int
+    pid: int = 0
 
     def get(self, path: str) -> bytes:
         """The answer of its REST interface, as bytes."""
@@ -75,7 +77,7 @@ def running(
         )
     try:
         _await(server, process, log)
-        yield server
+        yield dataclasses.replace(server, pid=process.pid)
     finally:
         process.terminate()
         try:

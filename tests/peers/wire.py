@@ -11,7 +11,7 @@ IMPLICIT = b"1.2.840.10008.1.2"
 VERIFICATION = b"1.2.840.10008.1.1"
 CR = b"1.2.840.10008.5.1.4.1.1.1"
 
-ASSOCIATE_AC, ASSOCIATE_RJ, P_DATA, ABORT = 2, 3, 4, 7
+ASSOCIATE_AC, ASSOCIATE_RJ, P_DATA, RELEASE_RQ, RELEASE_RP, ABORT = 2, 3, 4, 5, 6, 7
 
 
 def pdu(kind: int, content: bytes) -> bytes:
@@ -45,32 +45,43 @@ def pdv(fragment: bytes, control: int, context_id: int = 1) -> bytes:
 
 def store_request(uid: bytes = b"1.2.3", sop_class: bytes = CR, data_set_type: int = 0) -> bytes:
     """The command set of a C-STORE-RQ (PS3.7 9.3.1.1)."""
-    elements = [
-        (0x0002, sop_class + bytes(len(sop_class) % 2)),
-        (0x0100, struct.pack("<H", 0x0001)),
-        (0x0110, struct.pack("<H", 1)),
-        (0x0700, struct.pack("<H", 0)),
-        (0x0800, struct.pack("<H", data_set_type)),
-        (0x1000, uid + bytes(len(uid) % 2)),
-    ]
-    content = b"".join(struct.pack("<HHI", 0, tag, len(v)) + v for tag, v in elements)
-    return struct.pack("<HHII", 0, 0, 4, len(content)) + content
+    return command(
+        (0x0002, ui(sop_class)),
+        (0x0100, us(0x0001)),
+        (0x0110, us(1)),
+        (0x0700, us(0)),
+        (0x0800, us(data_set_type)),
+        (0x1000, ui(uid)),
+    )
 
 
-def connected(port: int) -> socket.socket:
-    return socket.create_connection(("127.0.0.1", port), timeout=60)
+def connected(port: int, timeout: float = 60) -> socket.socket:
+    return socket.create_connection(("127.0.0.1", port), timeout=timeout)
+
+
+def received(connection: socket.socket) -> tuple[int, bytes]:
+    """Type and content of the PDU that comes next; (0, b"") where the connection ends instead."""
+    try:
+        head = _exactly(connection, 6)
+        return head[0], _exactly(connection, struct.unpack(">I", head[2:])[0])
+    except ConnectionError:
+        return 0, b""
+
+
+def _exactly(connection: socket.socket, length: int) -> bytes:
+    """So many bytes: with a timeout, MSG_WAITALL does not wait for all."""
+    content = b""
+    while len(content) < length:
+        part = connection.recv(length - len(content))
+        if not part:
+            raise ConnectionResetError
+        content += part
+    return content
 
 
 def answer(connection: socket.socket) -> int:
     """The type of the PDU that comes next; 0 where the connection ends instead."""
-    try:
-        head = connection.recv(6, socket.MSG_WAITALL)
-        if len(head) < 6:
-            return 0
-        connection.recv(struct.unpack(">I", head[2:])[0], socket.MSG_WAITALL)
-    except ConnectionError:
-        return 0
-    return int(head[0])
+    return received(connection)[0]
 
 
 def associated(port: int, calling: bytes) -> socket.socket:
@@ -79,3 +90,62 @@ def associated(port: int, calling: bytes) -> socket.socket:
     connection.sendall(request(calling))
     assert answer(connection) == ASSOCIATE_AC
     return connection
+
+
+def command(*elements: tuple[int, bytes]) -> bytes:
+    """A command set (PS3.7 6.3.1) of elements of group 0000, its length in front."""
+    content = b"".join(
+        struct.pack("<HHI", 0, element, len(value)) + value for element, value in elements
+    )
+    return struct.pack("<HHII", 0, 0, 4, len(content)) + content
+
+
+def us(number: int) -> bytes:
+    """A value of VR US."""
+    return struct.pack("<H", number)
+
+
+def ui(uid: bytes) -> bytes:
+    """A value of VR UI, padded."""
+    return uid + bytes(len(uid) % 2)
+
+
+def echo_request(message_id: int = 1) -> bytes:
+    """The command set of a C-ECHO-RQ (PS3.7 9.3.5.1)."""
+    return command(
+        (0x0002, ui(VERIFICATION)),
+        (0x0100, us(0x0030)),
+        (0x0110, us(message_id)),
+        (0x0800, us(0x0101)),
+    )
+
+
+def response(connection: socket.socket) -> dict[int, bytes]:
+    """The command set of the response that comes next, by element; nothing where none comes."""
+    kind, body = received(connection)
+    if kind != P_DATA:
+        return {}
+    elements, at = {}, 6
+    while at < len(body):
+        element, size = struct.unpack_from("<xxHI", body, at)
+        elements[element] = body[at + 8 : at + 8 + size]
+        at += 8 + size
+    return elements
+
+
+def status(connection: socket.socket) -> int | None:
+    """The status of the response that comes next; None where none comes."""
+    found = response(connection).get(0x0900)
+    return None if found is None else int(struct.unpack("<H", found)[0])
+
+
+def echoed(connection: socket.socket, calling: bytes, called: bytes) -> bool:
+    """Associate, C-ECHO, release; whether all of that was answered."""
+    connection.sendall(request(calling, called, (VERIFICATION,)))
+    if answer(connection) != ASSOCIATE_AC:
+        return False
+    connection.sendall(pdu(P_DATA, pdv(echo_request(), 3)))
+    if status(connection) != 0:
+        return False
+    connection.sendall(pdu(RELEASE_RQ, bytes(4)))
+    return answer(connection) == RELEASE_RP
