@@ -7,12 +7,18 @@ peer. Off until the setting `port` in [metrics] says otherwise.
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import math
+import socket
 import threading
+import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from http.server import BaseHTTPRequestHandler, HTTPServer
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from io import BytesIO
+from typing import Any
 
 from sqlalchemy import Engine
 
@@ -26,8 +32,12 @@ from prescreen.store.spool import Spool
 
 logger = logging.getLogger(__name__)
 
-#: Seconds that one asker may take for its request.
+#: Seconds that one asker may take, from its connection to the end of its answer.
 PATIENCE = 2.0
+#: Askers at a time.
+PLACES = 64
+#: Bytes of a request's head, and seconds for which the same figures are told again.
+_LONGEST_HEAD, _FRESH = 16 * 1024, 1.0
 _PLAIN = "text/plain; charset=utf-8"
 _EXPOSITION = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -92,6 +102,9 @@ def _of_the_work(status: Status, now: datetime) -> Iterable[str]:
     age = (now - status.oldest_due).total_seconds() if status.oldest_due else 0.0
     oldest = "How long the oldest due job has waited."
     yield _family("queue_oldest_age_seconds", "gauge", oldest, _one(max(age, 0.0)))
+    left = [] if status.seconds_left is None else _one(status.seconds_left)
+    pace = "How long the due jobs take at the pace of the last minutes."
+    yield _family("queue_seconds_left", "gauge", pace, left)
     ended = _by("outcome", status.outcomes)
     yield _family("jobs_total", "counter", "Jobs by how they ended.", ended)
     held = len(status.held_findings)
@@ -144,13 +157,15 @@ def _escaped(text: str) -> str:
 
 
 class Endpoint:
-    """Answers GET /metrics, /healthz and /readyz, one asker at a time, until stopped.
+    """Answers GET /metrics, /healthz and /readyz until stopped.
 
-    Raises SettingsError where it cannot listen.
+    Figures are taken once a second, however many ask. Raises SettingsError where it cannot listen.
     """
 
     def __init__(self, settings: Metrics, sight: Sight) -> None:
         self._sight = sight
+        self._looking = threading.Lock()
+        self._taken, self._text = -math.inf, ""
         try:
             self._server = _Server((settings.host, settings.port), _handler(self.answer))
         except OSError as error:
@@ -181,13 +196,57 @@ class Endpoint:
         if path != "/metrics":
             return 404, _PLAIN, "there is /metrics, /healthz and /readyz\n"
         try:
-            return 200, _EXPOSITION, self._sight.exposition()
+            return 200, _EXPOSITION, self._figures()
         except PrescreenError as error:
             logger.error("metrics: %s", error)
             return 503, _PLAIN, f"{type(error).__name__}\n"
 
+    def _figures(self) -> str:
+        with self._looking:
+            if time.monotonic() - self._taken >= _FRESH:
+                self._text = self._sight.exposition()
+                self._taken = time.monotonic()
+            return self._text
 
-class _Server(HTTPServer):
+
+class _Server(ThreadingHTTPServer):
+    """A thread for each asker, for a while: who is late is cut off, and the oldest of too many."""
+
+    daemon_threads = True
+    request_queue_size = 128
+
+    def __init__(self, *arguments: Any) -> None:
+        self._askers: dict[socket.socket, float] = {}  # by arrival: when it has to be gone
+        self._counting = threading.Lock()
+        super().__init__(*arguments)
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        """Answer in a thread of its own."""
+        with self._counting:
+            if len(self._askers) >= PLACES:
+                self._cut_off(next(iter(self._askers)))
+            self._askers[request] = time.monotonic() + PATIENCE
+        super().process_request(request, client_address)
+
+    def shutdown_request(self, request: Any) -> None:
+        """Close what was answered, or cut off."""
+        with self._counting:
+            self._askers.pop(request, None)
+        super().shutdown_request(request)
+
+    def service_actions(self) -> None:
+        """Twice a second: cut off who is late, however busy it was."""
+        now = time.monotonic()
+        with self._counting:
+            for asker in [asker for asker, end in self._askers.items() if end <= now]:
+                self._cut_off(asker)
+
+    def _cut_off(self, asker: socket.socket) -> None:
+        """Its thread finds the connection ended, and closes it."""
+        del self._askers[asker]
+        with contextlib.suppress(OSError):
+            asker.shutdown(socket.SHUT_RDWR)
+
     def handle_error(self, request: object, client_address: object) -> None:
         """An asker that went away or never finished is nobody's trouble."""
         logger.debug("metrics: an asker broke off")
@@ -199,6 +258,25 @@ def _handler(
     class Handler(BaseHTTPRequestHandler):
         timeout = PATIENCE
         server_version, sys_version = "prescreen", ""
+
+        def setup(self) -> None:
+            """Read the head, and no more of it than anybody needs."""
+            super().setup()
+            head = b""
+            while b"\r\n\r\n" not in head and len(head) < _LONGEST_HEAD:
+                part = self.connection.recv(4096)
+                if not part:
+                    break
+                head += part
+            self._is_whole = b"\r\n\r\n" in head
+            self.rfile = BytesIO(head)
+
+        def parse_request(self) -> bool:
+            if not super().parse_request():
+                return False
+            if not self._is_whole:
+                self.send_error(431)
+            return self._is_whole
 
         def do_GET(self) -> None:
             status, kind, text = answer(self.path.partition("?")[0])

@@ -48,8 +48,9 @@ _NODE_AUTHENTICATION = _Code("110126", "Node Authentication")
 _CONFIGURATION = _Code("110131", "Software Configuration")
 _OBJECT_ALTERED = _Code("110135", "Object Security Attributes Changed")
 _APPLICATION = _Code("110150", "Application")
-_DESTINATION = _Code("110152", "Destination")
-_SOURCE = _Code("110153", "Source")
+_DESTINATION = _Code("110152", "Destination Role ID")
+_SOURCE = _Code("110153", "Source Role ID")
+_STUDY = _Code("110180", "Study Instance UID")
 
 #: Event kind -> event, action (A.5.2), outcome (0 success, 4 minor failure, 8 serious), type.
 _EVENTS: dict[str, tuple[_Code, str, str, _Code | None]] = {
@@ -83,8 +84,8 @@ def kinds() -> tuple[str, ...]:
 def message(event: Event, node: str) -> str | None:
     """The AuditMessage of an event (PS3.15 A.5.1) as XML; None where it has none.
 
-    `node` is the AE title of this node. `destination`, `calling_ae_title` and `peer_address` of the
-    event's detail name the other side.
+    `node` is the AE title of this node. `destination` or `calling_ae_title`, and `peer_address` or
+    `address`, of the event's detail name the other side.
     """
     if event.kind not in _EVENTS:
         return None
@@ -113,31 +114,38 @@ def _coded(parent: ElementTree.Element, name: str, code: _Code) -> None:
 
 
 def _participants(root: ElementTree.Element, event: Event, node: str) -> None:
-    """Who: the application alone, or the two sides of a transfer (A.5.3.7)."""
+    """Who: the application (A.5.3.1), the two sides of a transfer (A.5.3.7), or the node and whom
+    it tells of (A.5.3.11: who reports, then who did it, which is no requestor).
+    """
+    code = _EVENTS[event.kind][0]
     sent = event.kind.startswith("object.")
     other = event.detail.get("destination" if sent else "calling_ae_title")
-    if other is None or event.kind.startswith(("destination.", "finding.")):
-        user = str(event.detail.get("who", node))
-        _participant(root, user, _APPLICATION, requests=True)
-        return
-    address = str(event.detail.get("peer_address", ""))
-    us, them = (_SOURCE, _DESTINATION) if sent else (_DESTINATION, _SOURCE)
-    _participant(root, str(other), them, requests=not sent, address=address)
-    _participant(root, node, us, requests=sent)
+    address = str(event.detail.get("peer_address") or event.detail.get("address") or "")
+    if code is _TRANSFERRED:
+        us, them = (_SOURCE, _DESTINATION) if sent else (_DESTINATION, _SOURCE)
+        _participant(root, str(other or "unknown"), them, requests=not sent, address=address)
+        _participant(root, node, us, requests=sent)
+    elif code is _ALERT and event.kind == "association.refused":
+        _participant(root, node, _APPLICATION, requests=True)
+        _participant(root, str(other or "unknown"), None, requests=False, address=address)
+    else:
+        _participant(root, str(event.detail.get("who", node)), _APPLICATION, requests=True)
 
 
 def _participant(
-    root: ElementTree.Element, user: str, role: _Code, *, requests: bool, address: str = ""
+    root: ElementTree.Element, user: str, role: _Code | None, *, requests: bool, address: str = ""
 ) -> None:
     element = ElementTree.SubElement(root, "ActiveParticipant", UserID=user)
     element.set("UserIsRequestor", "true" if requests else "false")
     if address:
         element.set("NetworkAccessPointID", address)
         element.set("NetworkAccessPointTypeCode", "2")  # an IP address
-    _coded(element, "RoleIDCode", role)
+    if role is not None:
+        _coded(element, "RoleIDCode", role)
 
 
 def _objects(root: ElementTree.Element, event: Event) -> None:
+    """The study; a name is wanted by the schema (A.5.1.1), and says what the identifier is of."""
     if event.study_instance_uid is None:
         return
     element = ElementTree.SubElement(
@@ -147,11 +155,13 @@ def _objects(root: ElementTree.Element, event: Event) -> None:
         ParticipantObjectTypeCode="2",
         ParticipantObjectTypeCodeRole="3",
     )
-    _coded(element, "ParticipantObjectIDTypeCode", _Code("110180", "Study Instance UID"))
+    _coded(element, "ParticipantObjectIDTypeCode", _STUDY)
+    ElementTree.SubElement(element, "ParticipantObjectName").text = "study"
     if event.sop_instance_uid is not None:
         described = ElementTree.SubElement(element, "ParticipantObjectDescription")
         sop = ElementTree.SubElement(described, "SOPClass", NumberOfInstances="1")
-        sop.set("UID", str(event.detail.get("sop_class_uid", "")))
+        if sop_class_uid := event.detail.get("sop_class_uid"):
+            sop.set("UID", str(sop_class_uid))
         ElementTree.SubElement(sop, "Instance", UID=event.sop_instance_uid)
 
 

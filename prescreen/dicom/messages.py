@@ -7,17 +7,23 @@ fragments are checked before anything is done with them.
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Callable
 from dataclasses import dataclass
 from io import BytesIO
 from queue import Empty
 from typing import Any
 
+from pynetdicom import AllStoragePresentationContexts
 from pynetdicom.association import Association
 from pynetdicom.dimse import DIMSEServiceProvider
 from pynetdicom.dimse_messages import C_STORE_RQ, DIMSEMessage
 from pynetdicom.dsutils import create_file_meta, encode_file_meta
 from pynetdicom.pdu_primitives import P_DATA
+from pynetdicom.sop_class import (  # type: ignore[attr-defined]
+    StorageCommitmentPushModel,
+    Verification,
+)
 
 from prescreen.dicom.entity import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME, is_uid
 from prescreen.errors import CannotUnderstand, InvalidInstance, OutOfResources, PrescreenError
@@ -25,7 +31,12 @@ from prescreen.study import Unfinished
 
 Begin = Callable[[], Unfinished]
 
-_COMMAND = 0x01  # bit of the message control header (PS3.8 E.2)
+_COMMAND, _LAST = 0x01, 0x02  # bits of the message control header (PS3.8 E.2)
+#: Command fields (PS3.7 E.1): the requests that are served, and what asks for no answer.
+_C_STORE, _C_ECHO, _N_EVENT_REPORT, _C_CANCEL, _RESPONSE = 0x0001, 0x0030, 0x0100, 0x0FFF, 0x8000
+#: The service of a presentation context that is none for storage: its only request.
+_SERVED = {str(Verification): _C_ECHO, str(StorageCommitmentPushModel): _N_EVENT_REPORT}
+_STORAGE = frozenset(str(context.abstract_syntax) for context in AllStoragePresentationContexts)
 #: A command set, and the data set of a request that is no C-STORE, are not longer than this.
 _LONGEST_COMMAND_SET, _LONGEST_OTHER_DATA_SET = 64 * 1024, 1 << 20
 #: Requests that wait for an answer, before no more is read from their peer.
@@ -215,6 +226,10 @@ class Messages(DIMSEServiceProvider):
                 raise Violation("command_after_data_set")
             if message.encoded_command_set.tell() + len(value) > _LONGEST_COMMAND_SET:
                 raise Violation("command_set_too_long")
+            if value[0] & _LAST:
+                command = message.encoded_command_set.getvalue() + bytes(value[1:])
+                context = self._assoc._accepted_cx[context_id]
+                _require_served(_elements(command), str(context.abstract_syntax))
             return
         if message.context_id is None or not isinstance(data_set, DataSet):
             raise Violation("data_set_before_command")
@@ -224,3 +239,38 @@ class Messages(DIMSEServiceProvider):
         longest = self._limits.longest_data_set if is_stored else _LONGEST_OTHER_DATA_SET
         if data_set.size + len(value) > longest:
             raise Violation("data_set_too_long")
+
+
+def _elements(command: bytes) -> dict[int, bytes]:
+    """The values of a command set by element number (PS3.7 6.3.1: Implicit VR Little Endian)."""
+    elements, at = {}, 0
+    while at < len(command):
+        group, element, length = struct.unpack_from("<HHI", command, at)
+        if group != 0 or length > len(command) - at - 8:
+            raise Violation("malformed_command_set")
+        elements[element] = command[at + 8 : at + 8 + length]
+        at += 8 + length
+    return elements
+
+
+def _require_served(command: dict[int, bytes], abstract_syntax: str) -> None:
+    """Violation unless a request is the one that its presentation context is for.
+
+    The library goes by the SOP class that the command names, whatever was negotiated, and answers
+    an N-service in a storage context as if it were a C-STORE. Responses and C-CANCEL pass: they ask
+    for no answer and get none. A C-STORE of another storage class passes: it is told 0xA900.
+    """
+    (field,) = struct.unpack("<H", command.get(0x0100, b""))
+    if field & _RESPONSE or field == _C_CANCEL:
+        return
+    sop_class = command.get(0x0002, b"").rstrip(b" \0").decode("ascii")
+    if not (command.get(0x0110) and sop_class):
+        raise Violation("malformed_command_set")
+    if abstract_syntax in _SERVED:
+        is_served = (field, sop_class) == (_SERVED[abstract_syntax], abstract_syntax)
+    else:
+        is_served = field == _C_STORE and sop_class in _STORAGE
+    if not is_served:
+        raise Violation("unexpected_request")
+    if field == _C_STORE and not command.get(0x1000, b"").strip(b" \0"):
+        raise Violation("no_instance_named")

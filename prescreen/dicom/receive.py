@@ -186,7 +186,6 @@ class Receiver:
                 evt_handlers=[
                     (evt.EVT_REQUESTED, self._admission.look_at_contexts),
                     (evt.EVT_REQUESTED, commitment.only_from_providers),
-                    (evt.EVT_DIMSE_RECV, _abort_without_instance),
                     (evt.EVT_C_STORE, self._store),
                     (evt.EVT_N_EVENT_REPORT, commitment.answer, [self._promised]),
                     (evt.EVT_CONN_CLOSE, lambda event: give_back_freed()),
@@ -285,19 +284,6 @@ def _incoming(event: evt.Event, data_set: DataSet) -> Incoming:
         peer_address=association.requestor.address,
         file=file,
     )
-
-
-def _abort_without_instance(event: evt.Event) -> None:
-    """End an association whose C-STORE request names no SOP class or instance.
-
-    The library drops such a request without an answer, and the peer would wait for its timeout.
-    """
-    command = event.message.command_set
-    if command.get("CommandField") == 0x0001 and not (
-        command.get("AffectedSOPInstanceUID") and command.get("AffectedSOPClassUID")
-    ):
-        logger.warning("association aborted: a C-STORE request without SOP class or instance UID")
-        event.assoc.abort()
 
 
 def _answer(status: int) -> Dataset:

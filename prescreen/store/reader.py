@@ -16,6 +16,9 @@ from prescreen.store.database import reading
 from prescreen.store.destinations import Destinations, Standing
 from prescreen.study import Event, OutboxState, Stage
 
+#: The pace of work is that of the jobs settled last: so many at most, and none longer ago.
+_SAMPLE, _PACE = 64, datetime.timedelta(minutes=10)
+
 
 @dataclass(frozen=True)
 class Status:
@@ -23,7 +26,9 @@ class Status:
 
     `waiting`, `due` and `leased` count jobs still to be screened: in their quiet period or
     delay, ready, and in work. `deliveries` counts outbox rows: destination -> state -> number.
-    `oldest_due` is the instant since when the oldest ready job has been waiting.
+    `oldest_due` is the instant since when the oldest ready job has been waiting. `seconds_left` is
+    how long it takes to screen what is ready or in work, at the pace of the last minutes; None
+    while nothing tells that pace.
     """
 
     at: datetime.datetime
@@ -33,6 +38,7 @@ class Status:
     due: int
     leased: int
     oldest_due: datetime.datetime | None
+    seconds_left: float | None
     outcomes: Mapping[str, int]
     deliveries: Mapping[str, Mapping[str, int]]
     standings: tuple[Standing, ...]
@@ -64,6 +70,7 @@ def status(engine: Engine, now: datetime.datetime) -> Status:
             due=due,
             leased=leased,
             oldest_due=oldest,
+            seconds_left=_seconds_left(connection, due + leased, now),
             outcomes=_outcomes(connection),
             deliveries=_deliveries(connection),
             standings=standings,
@@ -92,6 +99,18 @@ def _to_screen(
     free = [row.due_at for row in rows if row.lease_until is None or row.lease_until <= now]
     due = [instant for instant in free if instant <= now]
     return len(free) - len(due), len(due), leased, min(due, default=None)
+
+
+def _seconds_left(connection: Connection, jobs: int, now: datetime.datetime) -> float | None:
+    """How long so many jobs take at the pace of those that were settled last."""
+    if jobs == 0:
+        return 0.0
+    newest = t.job.c.settled_at.desc()
+    rows = select(t.job.c.settled_at).where(t.job.c.settled_at > now - _PACE)
+    settled = connection.scalars(rows.order_by(newest).limit(_SAMPLE)).all()
+    if len(settled) < 2 or settled[0] == settled[-1]:
+        return None
+    return jobs * (settled[0] - settled[-1]).total_seconds() / (len(settled) - 1)
 
 
 def _outcomes(connection: Connection) -> dict[str, int]:

@@ -6,6 +6,7 @@ import os
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, nullcontext
@@ -289,6 +290,21 @@ def house(
     home = House(config, settings, pacs)
     with listening(pacs, pacs_port) if listens else nullcontext(), closing(home):
         yield home
+
+
+@contextmanager
+def receiving(home: House) -> Iterator[None]:
+    """The receiver alone at work, in a thread of this process."""
+    stop = threading.Event()
+    thread = threading.Thread(target=node.receive, args=(home.settings, stop))
+    thread.start()
+    try:
+        home.wait_for_door()
+        yield
+    finally:
+        stop.set()
+        thread.join(60)
+        assert not thread.is_alive()
 
 
 @contextmanager

@@ -7,7 +7,7 @@ import struct
 from collections.abc import Sequence
 
 APPLICATION_CONTEXT = b"1.2.840.10008.3.1.1.1"
-IMPLICIT = b"1.2.840.10008.1.2"
+IMPLICIT, EXPLICIT = b"1.2.840.10008.1.2", b"1.2.840.10008.1.2.1"
 VERIFICATION = b"1.2.840.10008.1.1"
 CR = b"1.2.840.10008.5.1.4.1.1.1"
 
@@ -27,10 +27,11 @@ def request(
     called: bytes = b"NODE",
     classes: Sequence[bytes] = (CR,),
     user: bytes = b"",
+    syntax: bytes = IMPLICIT,
 ) -> bytes:
-    """A-ASSOCIATE-RQ with a presentation context for each class, Implicit VR Little Endian."""
+    """A-ASSOCIATE-RQ with a presentation context for each class, in one transfer syntax."""
     contexts = b"".join(
-        item(0x20, bytes([2 * number + 1, 0, 0, 0]) + item(0x30, uid) + item(0x40, IMPLICIT))
+        item(0x20, bytes([2 * number + 1, 0, 0, 0]) + item(0x30, uid) + item(0x40, syntax))
         for number, uid in enumerate(classes)
     )
     own = item(0x51, struct.pack(">I", 16_384)) + item(0x52, b"1.2.3.4") + user

@@ -18,11 +18,13 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
+from pydicom.sr._concepts_dict import concepts
 
 from prescreen import syslog
 from prescreen.errors import PeerUnavailable
 from prescreen.settings import Syslog
 from prescreen.store import audit
+from prescreen.study import Event
 from prescreen.syslog import Forwarder
 from tests.store_bench import CANARY, PACS, StoreBench
 
@@ -39,7 +41,7 @@ def bench(tmp_path: Path) -> Iterator[StoreBench]:
     bench.screened("1.2.1", PACS)
     for delivery in bench.outbox.claim("pacs", 60, 16):
         bench.outbox.delivered(delivery, 0)
-    refused = {"calling_ae_title": "STRANGER", "peer_address": "10.0.0.9", "rule": "calling"}
+    refused = {"calling_ae_title": "STRANGER", "address": "10.0.0.9", "rule": "calling"}
     audit.record(bench.engine, "association.refused", refused)
     audit.record(bench.engine, "node.started", {"version": "1"})
     yield bench
@@ -118,9 +120,155 @@ def test_a_refused_association_is_a_security_alert(bench: StoreBench) -> None:
     assert identification is not None
     assert identification.get("EventOutcomeIndicator") == "4"
     assert _code(root, "EventIdentification/EventTypeCode") == "110126"
-    stranger = root.find("ActiveParticipant[@UserID='STRANGER']")
-    assert stranger is not None
+    reports, stranger = root.findall("ActiveParticipant")
+    assert (reports.get("UserID"), reports.get("UserIsRequestor")) == ("PRESCREEN", "true")
+    assert (stranger.get("UserID"), stranger.get("UserIsRequestor")) == ("STRANGER", "false")
     assert stranger.get("NetworkAccessPointID") == "10.0.0.9"
+
+
+# --- the schema of PS3.15 A.5.1.1, as far as it is used --------------------------------------
+
+_TOKEN, _UID = r"\S(.*\S)?", r"[0-9.]{1,64}"
+_CODED = {"csd-code": _TOKEN, "codeSystemName": _TOKEN, "displayName?": _TOKEN}
+#: Of each element: its attributes (? where it may be left out) with their patterns, and the
+#: children it may have, in order.
+SCHEMA: dict[str, tuple[dict[str, str], str]] = {
+    "AuditMessage": (
+        {},
+        "EventIdentification (ActiveParticipant )+AuditSourceIdentification "
+        "(ParticipantObjectIdentification )*",
+    ),
+    "EventIdentification": (
+        {
+            "EventActionCode?": "[CRUDE]",
+            "EventDateTime": r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:\d\d)?",
+            "EventOutcomeIndicator": "0|4|8|12",
+        },
+        "EventID (EventTypeCode )*(EventOutcomeDescription )?",
+    ),
+    "ActiveParticipant": (
+        {
+            "UserID": ".*",
+            "AlternativeUserID?": ".*",
+            "UserName?": ".*",
+            "UserIsRequestor": "true|false|1|0",
+            "NetworkAccessPointID?": _TOKEN,
+            "NetworkAccessPointTypeCode?": "[1-5]",
+        },
+        "(RoleIDCode )*(MediaIdentifier )?",
+    ),
+    "AuditSourceIdentification": (
+        {"AuditEnterpriseSiteID?": _TOKEN, "AuditSourceID": _TOKEN},
+        "(AuditSourceTypeCode )*",
+    ),
+    "ParticipantObjectIdentification": (
+        {
+            "ParticipantObjectID": _TOKEN,
+            "ParticipantObjectTypeCode?": "[1-4]",
+            "ParticipantObjectTypeCodeRole?": "[1-9]|1[0-9]|2[0-6]",
+            "ParticipantObjectDataLifeCycle?": "[1-9]|1[0-5]",
+            "ParticipantObjectSensitivity?": _TOKEN,
+        },
+        "ParticipantObjectIDTypeCode (ParticipantObjectName |ParticipantObjectQuery )"
+        "(ParticipantObjectDetail )*(ParticipantObjectDescription )*",
+    ),
+    "ParticipantObjectName": ({}, ""),
+    "ParticipantObjectDescription": (
+        {},
+        "(MPPS )*(Accession )*(SOPClass )*(ParticipantObjectContainsStudy )?(Encrypted )?"
+        "(Anonymized )?",
+    ),
+    "SOPClass": ({"UID?": _UID, "NumberOfInstances": "[0-9]+"}, "(Instance )*"),
+    "Instance": ({"UID": _UID}, ""),
+    **{
+        name: ({**_CODED, "originalText": _TOKEN}, "")
+        for name in ("EventID", "EventTypeCode", "RoleIDCode", "ParticipantObjectIDTypeCode")
+    },
+}
+
+
+def faults(element: ElementTree.Element) -> list[str]:
+    """What the schema has against an element and all below it."""
+    attributes, children = SCHEMA[element.tag]
+    patterns = {name.rstrip("?"): pattern for name, pattern in attributes.items()}
+    wanted = {name for name in attributes if not name.endswith("?")}
+    found = [f"{element.tag} lacks {name}" for name in wanted - set(element.keys())]
+    for name, value in element.items():
+        if name not in patterns or not re.fullmatch(patterns[name], value):
+            found.append(f"{element.tag} has {name} = {value!r}")
+    order = "".join(f"{child.tag} " for child in element)
+    if not re.fullmatch(children, order):
+        found.append(f"{element.tag} holds {order!r}")
+    if element.get("csd-code") is not None:
+        found += _faults_of_code(element)
+    return found + [fault for child in element for fault in faults(child)]
+
+
+def _faults_of_code(element: ElementTree.Element) -> list[str]:
+    """DCM codes must have the meaning that PS3.16 gives them."""
+    known = {
+        value: code[0] for keywords in concepts["DCM"].values() for value, code in keywords.items()
+    }
+    value, meaning = element.get("csd-code", ""), element.get("originalText")
+    is_right = element.get("codeSystemName") == "DCM" and known.get(value) == meaning
+    return [] if is_right else [f"{element.tag}: ({value}, DCM) does not mean {meaning!r}"]
+
+
+#: What the node writes down with each kind of event, as far as messages are made of it.
+_DETAILS: dict[str, dict[str, object]] = {
+    "instance": {
+        "calling_ae_title": "CR",
+        "peer_address": "10.0.0.9",
+        "sop_class_uid": "1.2.840.10008.5.1.4.1.1.1",
+    },
+    "object": {"destination": "pacs", "sop_class_uid": "1.2.840.10008.5.1.4.1.1.88.34"},
+    "association": {
+        "calling_ae_title": "",
+        "called_ae_title": "X",
+        "address": "::1",
+        "rule": "tls",
+    },
+    "destination": {"destination": "pacs", "who": "Dr. A", "why": "agreed"},
+    "finding": {"finding": "Hernia", "who": "Dr. A", "why": "agreed"},
+    "node": {"version": "1"},
+    "study": {"who": "Dr. A", "why": "asked for"},
+    "database": {},
+}
+
+
+@pytest.mark.parametrize("kind", syslog.kinds())
+def test_every_message_is_one_of_the_schema(kind: str) -> None:
+    at = datetime.datetime(2026, 1, 31, 8, 0, 0, 5, tzinfo=datetime.UTC)
+    of_study = kind.partition(".")[0] in ("instance", "object", "study")
+    study, sop = ("1.2.3", "1.2.3.4") if of_study else (None, None)
+    for uids in ((study, sop), (study, None), (None, None)):
+        event = Event(7, at, kind, _DETAILS[kind.partition(".")[0]], *uids)
+        root = ElementTree.fromstring(str(syslog.message(event, "PRESCREEN")))
+        assert faults(root) == []
+        requestors = [p.get("UserIsRequestor") for p in root.findall("ActiveParticipant")]
+        assert requestors.count("true") == 1, "one alone is the requestor (A.5.2.3)"
+
+
+def test_what_was_really_audited_keeps_to_the_schema(bench: StoreBench) -> None:
+    made = [syslog.message(event, "PRESCREEN") for event in audit.events(bench.engine)]
+    messages = [ElementTree.fromstring(text) for text in made if text]
+    assert len(messages) > 4
+    assert [fault for root in messages for fault in faults(root)] == []
+
+
+def test_the_schema_finds_what_is_wrong() -> None:
+    event = Event(7, datetime.datetime.now(datetime.UTC), "instance.kept", {}, "1.2.3", "1.2.3.4")
+    text = str(syslog.message(event, "PRESCREEN"))
+    for right, wrong in (
+        ('EventOutcomeIndicator="0"', 'EventOutcomeIndicator="1"'),
+        ('UserIsRequestor="true"', ""),
+        ("<ParticipantObjectName>study</ParticipantObjectName>", ""),
+        ('csd-code="110104"', 'csd-code="110105"'),
+        ('AuditSourceID="PRESCREEN"', ""),
+        ('NumberOfInstances="1"', 'NumberOfInstances="one"'),
+    ):
+        assert right in text
+        assert len(faults(ElementTree.fromstring(text.replace(right, wrong)))) == 1
 
 
 class Repository:

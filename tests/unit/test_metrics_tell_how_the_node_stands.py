@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import http.client
 import re
 import socket
@@ -13,9 +15,10 @@ from pathlib import Path
 import pytest
 
 from prescreen.errors import SettingsError
-from prescreen.metrics import PATIENCE, Endpoint, Sight
+from prescreen.metrics import PATIENCE, PLACES, Endpoint, Sight
 from prescreen.settings import Metrics, Settings, load
-from tests.peers.dcmtk import free_port
+from tests.peers.dcmtk import eventually, free_port
+from tests.peers.hostile import Act, Crowd, Line, Target
 from tests.store_bench import PACS, StoreBench
 
 #: A line of the text format 0.0.4.
@@ -90,6 +93,22 @@ def test_every_line_is_of_the_format_and_names_nobody(bench: StoreBench) -> None
     assert len(names) == len(set(names)) > 10
 
 
+def test_l8_the_time_a_backlog_takes_is_told_from_the_pace_of_the_work(bench: StoreBench) -> None:
+    for number in range(60):
+        bench.keep(f"1.2.8.{number}", 1)
+    name = "prescreen_queue_seconds_left"
+    for _ in range(20):
+        (job,) = bench.claim()
+        bench.settle(job)
+    found = _numbers(_sight(bench).exposition())
+    left, begun = found['prescreen_queue_depth{state="due"}'], bench.now
+    assert left > 30
+    while jobs := bench.claim():
+        bench.settle(jobs[0])
+    assert found[name] == pytest.approx((bench.now - begun).total_seconds(), rel=0.2)
+    assert _numbers(_sight(bench).exposition())[name] == 0
+
+
 def test_a_certificate_that_cannot_be_read_ends_in_1970(bench: StoreBench, tmp_path: Path) -> None:
     settings = load(None, housekeeping={"certificates": [str(tmp_path / "gone.pem")]})
     found = _numbers(_sight(bench, settings).exposition())
@@ -116,13 +135,86 @@ def test_why_it_is_not_ready_is_said(bench: StoreBench) -> None:
         assert ask(port, "/readyz") == (503, "the disk is full up to its watermark\n")
 
 
-def test_an_asker_that_says_nothing_holds_nobody_for_long(bench: StoreBench) -> None:
+# --- W11: the node's only pages -----------------------------------------------------------------
+
+
+def raw(port: int, content: bytes) -> bytes:
+    """What comes back for these bytes."""
+    with socket.create_connection(("127.0.0.1", port), timeout=20) as connection:
+        with contextlib.suppress(ConnectionError):  # it has read enough
+            connection.sendall(content)
+        answer = b""
+        with contextlib.suppress(ConnectionError):
+            while part := connection.recv(65_536):
+                answer += part
+    return answer
+
+
+async def _says_nothing(line: Line) -> None:
+    await line.say(b"GET /metr")
+
+
+async def _dribbles(line: Line) -> None:
+    """A byte a little sooner than a single read would give up, for ever."""
+    while True:
+        await line.say(b"G")
+        await asyncio.sleep(PATIENCE / 4)
+
+
+async def _asks_and_never_reads(line: Line) -> None:
+    await line.say(b"GET /metrics HTTP/1.0\r\n\r\n")
+    line.writer.transport.pause_reading()  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("act", [_says_nothing, _dribbles, _asks_and_never_reads])
+def test_w11_two_hundred_askers_hold_nobody(bench: StoreBench, act: Act) -> None:
     with answering(_sight(bench)) as port:
-        with socket.create_connection(("127.0.0.1", port)) as silent:
-            silent.sendall(b"GET /metr")
+        assert ask(port, "/metrics")[0] == 200
+        threads, descriptors = threading.active_count(), _descriptors()
+        with Crowd(act, Target(port), 200) as crowd:
+            assert crowd.wait(60)
             assert ask(port, "/healthz")[0] == 200
-            assert PATIENCE < 10
-        assert threading.active_count() < 20
+            assert ask(port, "/metrics")[0] == 200
+            assert threading.active_count() <= threads + 1 + 2 * PLACES
+        eventually(lambda: threading.active_count() <= threads, 30)
+        eventually(lambda: _descriptors() <= descriptors, 30)
+
+
+def _descriptors() -> int:
+    return sum(1 for _ in Path("/proc/self/fd").iterdir())
+
+
+HEAD = b"GET /healthz HTTP/1.1\r\nHost: node\r\n"
+
+
+@pytest.mark.parametrize("head", [HEAD + b"X: " + bytes(1 << 20), (HEAD + b"X: y\r\n" * 200_000)])
+def test_w11_a_head_without_end_is_refused(bench: StoreBench, head: bytes) -> None:
+    with answering(_sight(bench)) as port:
+        said = raw(port, head)
+        assert said == b"" or said.startswith((b"HTTP/1.0 431", b"HTTP/1.0 400"))
+        assert ask(port, "/healthz")[0] == 200
+
+
+@pytest.mark.parametrize(
+    "path",
+    [b"/../../etc/passwd", b"/%2e%2e/%2e%2e/etc/passwd", b"/metrics/../healthz",
+     b"http://elsewhere/metrics", b"/<script>alert(1)</script>", b"/\xff\x00", b"*"],
+)  # fmt: skip
+def test_w11_no_other_path_leads_anywhere(bench: StoreBench, path: bytes) -> None:
+    with answering(_sight(bench)) as port:
+        said = raw(port, b"GET " + path + b" HTTP/1.1\r\nHost: elsewhere\r\n\r\n")
+        assert said.startswith(b"HTTP/1.0 4")
+        assert b"root:" not in said and b"<script" not in said
+
+
+@pytest.mark.parametrize("method", [b"POST", b"PUT", b"DELETE", b"TRACE", b"<script>"])
+def test_w11_nothing_can_be_changed_and_nothing_is_echoed(bench: StoreBench, method: bytes) -> None:
+    body = b"Content-Length: 1000000000\r\n\r\n" + bytes(100_000)
+    with answering(_sight(bench)) as port:
+        said = raw(port, method + b" /metrics HTTP/1.1\r\n" + body)
+        assert said == b"" or said.startswith(b"HTTP/1.0 501")
+        assert b"<script" not in said.partition(b"\r\n\r\n")[2]
+        assert ask(port, "/healthz")[0] == 200
 
 
 def test_a_port_that_is_taken_is_named(bench: StoreBench) -> None:
