@@ -108,7 +108,7 @@ def _receiving(settings: Settings) -> Iterator[str]:
     yield "breaks the protocol, where an object exceeds"
     yield f"{settings.receive.max_object_mb} MB (settings), and where a request is not the one of"
     yield "its presentation context (C-ECHO, C-STORE, N-EVENT-REPORT), names no instance or lacks a"
-    yield "Message ID. C-CANCEL and responses to nothing are ignored; a group length is not looked at."
+    yield "Message ID. C-CANCEL and responses to nothing are ignored, and so is a group length."
     yield ""
     yield "Verification, and every storage SOP class below, in these transfer syntaxes:"
     yield ""
