@@ -110,7 +110,8 @@ def _seconds_left(connection: Connection, jobs: int, now: datetime.datetime) -> 
     settled = connection.scalars(rows.order_by(newest).limit(_SAMPLE)).all()
     if len(settled) < 2 or settled[0] == settled[-1]:
         return None
-    return jobs * (settled[0] - settled[-1]).total_seconds() / (len(settled) - 1)
+    taken: datetime.timedelta = settled[0] - settled[-1]
+    return jobs * taken.total_seconds() / (len(settled) - 1)
 
 
 def _outcomes(connection: Connection) -> dict[str, int]:
