@@ -207,9 +207,8 @@ def faults(element: ElementTree.Element) -> list[str]:
 
 def _faults_of_code(element: ElementTree.Element) -> list[str]:
     """DCM codes must have the meaning that PS3.16 gives them."""
-    known = {
-        value: code[0] for keywords in concepts["DCM"].values() for value, code in keywords.items()
-    }
+    terms: Any = concepts["DCM"]  # keyword -> code value -> (code meaning, context groups)
+    known = {value: code[0] for codes in terms.values() for value, code in codes.items()}
     value, meaning = element.get("csd-code", ""), element.get("originalText")
     is_right = element.get("codeSystemName") == "DCM" and known.get(value) == meaning
     return [] if is_right else [f"{element.tag}: ({value}, DCM) does not mean {meaning!r}"]
