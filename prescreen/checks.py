@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from prescreen import frontal, housekeeping, node
+from prescreen.dicom.language import face
 from prescreen.dicom.send import echo
 from prescreen.dicom.tls import for_listening
 from prescreen.errors import PrescreenError
@@ -32,6 +33,7 @@ def run(settings: Settings, config: Path | None) -> list[Check]:
     checks = [Check("settings", True, source), *door(settings)]
     checks.append(Check("metrics", True, _metrics(settings)))
     checks.append(_tried("weights", lambda: _weights(settings)))
+    checks.append(_tried("language", lambda: _language(settings)))
     checks.append(_tried("store", lambda: _store(settings)))
     checks.append(_tried("room", lambda: _room(settings)))
     watched = settings.housekeeping.model_copy(update={"certificates": settings.certificates})
@@ -90,6 +92,12 @@ def _weights(settings: Settings) -> str:
         f"{folder}: findings {found.version} {found.sha256[:12]}, "
         f"lungs and heart {drawn.version} {drawn.sha256[:12]}"
     )
+
+
+def _language(settings: Settings) -> str:
+    report = settings.report
+    found = face(report.language, report.font)
+    return f"{report.language}, written with {found.path or 'the font that Pillow carries'}"
 
 
 def _store(settings: Settings) -> str:

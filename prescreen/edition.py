@@ -10,6 +10,8 @@ from typing import Any
 from prescreen.audience import for_audience, reaches_bar
 from prescreen.dicom import capture, narrative, presentation, regions, report, segmentation
 from prescreen.dicom.document import Document, Predecessor
+from prescreen.dicom.language import ENGLISH
+from prescreen.dicom.transcoding import in_unicode
 from prescreen.dicom.wording import is_other_view
 from prescreen.screening import Image
 from prescreen.settings import MODERN, Report
@@ -134,6 +136,8 @@ def objects(
     `images` have a source each, oldest first. `earlier` are the answers of the study's earlier
     reports: those on images that are not among `images` are carried over.
     """
+    if edition.settings.language != ENGLISH:
+        images = [_in_unicode(image) for image in images]
     kept = carried_over([image.result for image in images], earlier)
     shown = [edition.shown(image.result) for image in images]
     study = _Study(images, shown, [edition.shown(result) for result in kept], edition)
@@ -145,6 +149,11 @@ def objects(
     for kind, overlay in _OVERLAYS.items():
         if kind in edition.kinds:
             yield from overlay(study)
+
+
+def _in_unicode(image: Image) -> Image:
+    """Words beyond ASCII need a data set whose character set has them, all of it."""
+    return replace(image, source=in_unicode(image.source))
 
 
 def _sr(study: _Study) -> Iterator[Written]:

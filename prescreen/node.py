@@ -25,6 +25,7 @@ from sqlalchemy import Engine
 from prescreen import __version__, frontal, gate, pipeline
 from prescreen.dicom.heap import keep_freed
 from prescreen.dicom.image import LEAST_SIDE, Decoder, read_image
+from prescreen.dicom.language import face
 from prescreen.dicom.send import Sender
 from prescreen.errors import SettingsError, StoreError, WeightsError
 from prescreen.line import Line
@@ -254,7 +255,9 @@ def _screener(settings: Settings, store: Store, decoder: Decoder) -> Worker[Job]
 
     limits = settings.screen
     screener = Screener(weights_dir(settings), device_of(settings), limits.engine)
-    frontal.shipped()  # what is missing shall be said at the start, not of every study
+    # what is missing shall be said at the start, not of every study
+    frontal.shipped()
+    face(settings.report.language, settings.report.font)
     model = screener.model
     tools = pipeline.Tools(settings, store.queue, store.spool, decoder, screener, model, utc_now)
     weights = {"lungs_heart": model.lungs_heart.sha256, "findings": model.findings.sha256}

@@ -61,6 +61,7 @@ def _note(
         series_instance_uid=item.series_instance_uid,
         sop_instance_uid=item.sop_instance_uid,
         series_number=settings.report.series_number + SERIES_OFFSET,
+        language=settings.report.language,
     )
     return item, part10
 

@@ -190,6 +190,8 @@ class Report(Section):
     release_auroc: float = Field(default=RELEASE_AUROC, ge=0.5, le=1)
     release_positives: int = Field(default=RELEASE_POSITIVES, ge=0)
     attention: bool = False
+    language: Literal["en", "de", "zh"] = "en"
+    font: Path | None = None
     capture_rows: int = Field(default=1080, ge=720, le=2160)
 
     @field_validator("attention")

@@ -29,7 +29,7 @@ Concept = tuple[str, str, str]
 _BINARY = {"US": "<u2", "SS": "<i2", "UL": "<u4", "SL": "<i4", "US or SS": "<u2"}
 _PADDING = " \0\t\r\n"
 # Code extensions fall back to the first character set after these (PS3.5 6.1.2.5.3).
-_DELIMITERS = set(b"^=\\\r\n\t\f")
+DELIMITERS = set(b"^=\\\r\n\t\f")
 
 
 _one_at_a_time = threading.RLock()  # the filters of `warnings` belong to the process
@@ -199,7 +199,7 @@ def _decoded(raw: bytes, encodings: tuple[str, ...]) -> str:
     """Text in the declared character sets; in latin-1, which keeps every byte, if it is not."""
     try:
         if b"\x1b" in raw:
-            return decode_bytes(raw, encodings, _DELIMITERS)
+            return decode_bytes(raw, encodings, DELIMITERS)
         return raw.decode(encodings[0])
     except (UnicodeError, LookupError, ValueError, UserWarning):
         return raw.decode("latin-1")

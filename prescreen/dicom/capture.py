@@ -68,12 +68,18 @@ def capture(
     pixels = draw(
         result, radiograph, anatomy, model, settings, local, replaces=before, below_bar=below_bar
     )
+    words = wording.fitting(settings.language, patient or source)
     elements = patient_and_study(patient or source, result.header.study_instance_uid)
     elements.put("SOPClassUID", SECONDARY_CAPTURE)
     elements.put("SOPInstanceUID", sop_instance_uid)
     put_times(elements, local)
     put_equipment(elements, settings.manufacturer, model, local)
-    _put_series(elements, source, result, settings, series_instance_uid)
+    screened = result.outcome is Outcome.SCREENED
+    titles, says = words.catalogue.titles, words.catalogue.says
+    _put_series(elements, source, titles.capture if screened else titles.notice)
+    elements.put("SeriesInstanceUID", series_instance_uid)
+    elements.put("SeriesNumber", str(settings.series_number + 1))
+    elements.put("DerivationDescription", f"{says.banner}: {says.composed}".encode())
     _put_image(elements, source, result, instance_number)
     _put_pixel_description(elements, pixels)
     # Pixel Data is the last element: five megabytes that are copied once, not at every joint
@@ -88,20 +94,10 @@ def png(pixels: Page) -> bytes:
     return stream.getvalue()
 
 
-def _put_series(
-    elements: Elements,
-    source: pydicom.Dataset,
-    result: ImageResult,
-    settings: Report,
-    series_instance_uid: str,
-) -> None:
+def _put_series(elements: Elements, source: pydicom.Dataset, description: str) -> None:
     """General Series (C.7.3.1) and SC Equipment (C.8.6.1). No Laterality: the chest has none."""
-    screened = result.outcome is Outcome.SCREENED
-    description = wording.SERIES_DESCRIPTION if screened else wording.NOTICE_DESCRIPTION
     elements.put("Modality", "OT")
-    elements.put("SeriesInstanceUID", series_instance_uid)
-    elements.put("SeriesNumber", str(settings.series_number + 1))
-    elements.put("SeriesDescription", description)
+    elements.put("SeriesDescription", description.encode())
     elements.put("BodyPartExamined", "CHEST")
     elements.put("ConversionType", "WSD")
     elements.copy(source, ["ReferencedRequestSequence", "RequestAttributesSequence"])
@@ -124,7 +120,6 @@ def _put_image(
     elements.put("InstanceNumber", str(instance_number))
     elements.put("PatientOrientation", "")
     elements.put("ImageType", "DERIVED\\SECONDARY")
-    elements.put("DerivationDescription", f"{wording.BANNER}: page composed of image and findings")
     elements.put("SourceImageSequence", [reference.item()])
     elements.put("ContentQualification", "RESEARCH")
     burned_in = Attributes(source).code("BurnedInAnnotation")

@@ -29,7 +29,7 @@ def concept_item(concept: Concept) -> bytes:
     return Elements(
         CodeValue=concept.value,
         CodingSchemeDesignator=concept.scheme,
-        CodeMeaning=concept.meaning,
+        CodeMeaning=concept.meaning.encode(),
     ).item()
 
 
@@ -69,6 +69,12 @@ def code_taken_over(relationship: str, name: Concept, value: bytes) -> bytes:
 def text(relationship: str, name: Concept, value: str) -> bytes:
     """A TEXT item; what is not ASCII becomes a question mark."""
     return _item(relationship, "TEXT", name, (), TextValue=value)
+
+
+@functools.lru_cache(maxsize=512)
+def said(relationship: str, name: Concept, words: str) -> bytes:
+    """A TEXT item in UTF-8: for words that fit their data set (`wording.fitting`)."""
+    return _item(relationship, "TEXT", name, (), TextValue=words.encode())
 
 
 def uid_reference(relationship: str, name: Concept, uid: str) -> bytes:

@@ -8,7 +8,8 @@ stand first in the tree.
 from __future__ import annotations
 
 import datetime
-from collections.abc import Iterable, Sequence
+import functools
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
@@ -35,6 +36,7 @@ from prescreen.dicom.content import (
 )
 from prescreen.dicom.elements import Elements, copied_items, part10
 from prescreen.dicom.header import OWN_MODEL
+from prescreen.dicom.language import Titles
 from prescreen.dicom.modules import (
     IMPLEMENTATION,
     local_time,
@@ -43,6 +45,7 @@ from prescreen.dicom.modules import (
     put_equipment,
     put_times,
 )
+from prescreen.dicom.wording import Words
 from prescreen.errors import PrescreenError
 from prescreen.settings import Report
 from prescreen.study import ImageResult, Model, Outcome
@@ -71,14 +74,14 @@ class Kind:
     """One kind of document: its SOP class, its title, its template, and where its series stands.
 
     `offset` is added to the series number of the settings, so that each kind has a series of its
-    own; `description` is that of the series.
+    own; `description` finds that of the series among the titles of a language.
     """
 
     sop_class_uid: str
     title: Concept
     template: str | None
     offset: int
-    description: str
+    description: Callable[[Titles], str]
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,6 +106,11 @@ class Document:
         if not self.sources or not self.results:
             raise PrescreenError("a report needs at least one image that parses")
 
+    @functools.cached_property
+    def words(self) -> Words:
+        """The words of the settings' language that fit the character set of the patient's name."""
+        return wording.fitting(self.settings.language, self.sources[0])
+
     def part10(self, kind: Kind, content: Iterable[bytes]) -> bytes:
         """The document with `content` in its root, as a DICOM file."""
         source = self.sources[0]
@@ -116,7 +124,7 @@ class Document:
         put_coding_scheme(elements, self.settings.manufacturer)
         self._put_document_series(elements, kind)
         self._put_general(elements)
-        _put_root(elements, kind)
+        _put_root(elements, kind, self.words)
         elements.put("ContentSequence", content)
         encoded = [elements.encoded()]
         return part10(kind.sop_class_uid, self.sop_instance_uid, IMPLEMENTATION, encoded)
@@ -126,7 +134,7 @@ class Document:
         network = self.model.findings
         observer, manufacturer = codes.DEVICE_OBSERVER_UID, self.settings.manufacturer
         return [
-            code(HAS_CONCEPT_MOD, codes.LANGUAGE, codes.ENGLISH),
+            code(HAS_CONCEPT_MOD, codes.LANGUAGE, self.words.language),
             code(HAS_OBS_CONTEXT, codes.OBSERVER_TYPE, codes.DEVICE),
             uid_reference(HAS_OBS_CONTEXT, observer, network.device_uid),
             text(HAS_OBS_CONTEXT, codes.DEVICE_OBSERVER_NAME, OWN_MODEL),
@@ -140,19 +148,20 @@ class Document:
         elements.put("Modality", modality)
         elements.put("SeriesInstanceUID", self.series_instance_uid)
         elements.put("SeriesNumber", str(self.settings.series_number + offset))
-        elements.put("SeriesDescription", description)
+        elements.put("SeriesDescription", description.encode())
         elements.put("InstanceNumber", "1")
 
     def _put_document_series(self, elements: Elements, kind: Kind) -> None:
         """SR Document Series (C.17.1)."""
         is_notice = all(result.outcome is not Outcome.SCREENED for result in self.results)
-        description = wording.NOTICE_DESCRIPTION if is_notice else kind.description
+        titles = self.words.catalogue.titles
+        description = titles.notice if is_notice else kind.description(titles)
         self.put_series(elements, "SR", kind.offset, description)
         elements.put("ReferencedPerformedProcedureStepSequence", [])
 
     def _put_general(self, elements: Elements) -> None:
         """SR Document General (C.17.2)."""
-        _put_completion(elements, self.results)
+        _put_completion(elements, self.results, self.words)
         elements.put("VerificationFlag", "UNVERIFIED")
         elements.put("PreliminaryFlag", "PRELIMINARY")
         if self.predecessors:
@@ -163,22 +172,22 @@ class Document:
         elements.put("CurrentRequestedProcedureEvidenceSequence", evidence(self.results))
 
 
-def _put_root(elements: Elements, kind: Kind) -> None:
+def _put_root(elements: Elements, kind: Kind, words: Words) -> None:
     """The root of SR Document Content (C.17.3)."""
     elements.put("ValueType", "CONTAINER")
-    elements.put("ConceptNameCodeSequence", [concept_item(kind.title)])
+    elements.put("ConceptNameCodeSequence", [concept_item(words.heading(kind.title))])
     elements.put("ContinuityOfContent", "SEPARATE")
     if kind.template is not None:
         elements.put("ContentTemplateSequence", [template_item(kind.template)])
 
 
-def _put_completion(elements: Elements, results: Sequence[ImageResult]) -> None:
+def _put_completion(elements: Elements, results: Sequence[ImageResult], words: Words) -> None:
     """PARTIAL where an image in scope was not screened; a lateral is none of those."""
     missing = sum(wording.left_out(result) for result in results)
     elements.put("CompletionFlag", "PARTIAL" if missing else "COMPLETE")
     if missing:
-        said = f"{missing} of {len(results)} images not screened"
-        elements.put("CompletionFlagDescription", said)
+        said = words.catalogue.says.images_not_screened.format(number=missing, all=len(results))
+        elements.put("CompletionFlagDescription", said.encode())
 
 
 def _predecessor(predecessor: Predecessor) -> bytes:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 import pydicom
 
@@ -22,10 +23,11 @@ from prescreen.dicom.content import (
     container,
     image,
     number,
+    said,
     text,
     uid_reference,
 )
-from prescreen.settings import Report
+from prescreen.dicom.wording import Words
 from prescreen.study import Finding, FindingState, ImageResult, Model, Network, Outcome
 
 #: Namespace of our tracking identifiers; it never changes, or trackings would not persist.
@@ -49,13 +51,21 @@ def tracking(sop_instance_uid: str, subject: str) -> tuple[str, str]:
     return f"{subject} {identity.hex[:8]}", f"2.25.{identity.int}"
 
 
+@dataclass(frozen=True)
+class Context:
+    """What a group is made with beside its finding; `below_bar` marks it as evaluation only."""
+
+    words: Words
+    manufacturer: str
+    below_bar: bool = False
+
+
 def finding_group(
     result: ImageResult,
     finding: Finding,
     coded: CodedFinding,
     model: Model,
-    settings: Report,
-    below_bar: frozenset[str],
+    context: Context,
 ) -> bytes:
     """One label on one image (TID 1501), with TID 1350's presence and CID 6042's run status.
 
@@ -71,30 +81,33 @@ def finding_group(
         head.append(code(CONTAINS, codes.FINDING, coded.concept))
     if finding.state is not FindingState.NOT_EVALUATED:
         head.append(code(HAS_CONCEPT_MOD, codes.FINDING_SITE, coded.site))
-    said = _said_of(finding, coded, finding.label in below_bar)
-    identified = algorithm(model.findings, settings.manufacturer, parameters)
-    return _group(result, finding.label, [*head, *identified, *said])
+    identified = algorithm(model.findings, context.manufacturer, parameters)
+    return _group(result, finding.label, [*head, *identified, *_said_of(finding, coded, context)])
 
 
-def _said_of(finding: Finding, coded: CodedFinding, below_bar: bool) -> list[bytes]:
-    name = wording.name_of(finding.label)
+def _said_of(finding: Finding, coded: CodedFinding, context: Context) -> list[bytes]:
+    words, says = context.words, context.words.catalogue.says
+    name = words.name_of(finding.label)
     if finding.state is FindingState.NOT_EVALUATED:
-        words = f"Not evaluated: {name} ({wording.reason_in_words(finding.reason)})."
+        told = says.not_evaluated_one.format(finding=name, reason=words.reason(finding.reason))
         status = code(CONTAINS, codes.SUMMARY_OF_DETECTIONS, codes.NOT_ATTEMPTED)
-        return [status, text(CONTAINS, codes.COMMENT, words)]
-    said = [
+        return [status, comment(told)]
+    items = [
         _number_of(finding),
         code(CONTAINS, codes.LOOKED_FOR, coded.concept),
         code(CONTAINS, codes.PRESENCE_OF_PROPERTY, _PRESENCE[finding.state]),
         code(CONTAINS, codes.SUMMARY_OF_DETECTIONS, codes.SUCCEEDED),
     ]
     if finding.state is FindingState.UNDETERMINED:
-        said.append(
-            text(CONTAINS, codes.COMMENT, f"{name}: {wording.why_undetermined(finding.reason)}.")
-        )
-    if below_bar:
-        said.append(text(CONTAINS, codes.COMMENT, f"{name}: {wording.BELOW_RELEASE_BAR}."))
-    return said
+        items.append(comment(f"{name}: {words.why_undetermined(finding.reason)}."))
+    if context.below_bar:
+        items.append(comment(f"{name}: {says.below_release_bar}."))
+    return items
+
+
+def comment(words: str) -> bytes:
+    """A sentence of ours."""
+    return said(CONTAINS, codes.COMMENT, words)
 
 
 def _number_of(finding: Finding) -> bytes:
@@ -104,22 +117,22 @@ def _number_of(finding: Finding) -> bytes:
     return number(CONTAINS, codes.ALGORITHM_OUTPUT, probability, codes.NO_UNITS, 4)
 
 
-def image_group(result: ImageResult, model: Model, manufacturer: str) -> bytes:
+def image_group(result: ImageResult, model: Model, manufacturer: str, words: Words) -> bytes:
     """What became of one image: CID 6042 and the same in words, for a notice the reason."""
     identified = algorithm(model.findings, manufacturer, _parameters(model))
-    said = [
+    items = [
         code(CONTAINS, codes.SUMMARY_OF_DETECTIONS, _run_status(result)),
-        text(CONTAINS, codes.COMMENT, wording.summary(result)),
+        comment(words.summary(result)),
     ]
     if result.outcome is Outcome.SCREENED:
-        said.append(text(CONTAINS, codes.COMMENT, wording.calibration(model.calibrated)))
-        sensitivities = wording.sensitivities(result, model)
-        said += [text(CONTAINS, codes.COMMENT, sensitivities)] if sensitivities else []
-    return _group(result, "Image", [*identified, *said])
+        items.append(comment(words.calibration(model.calibrated)))
+        sensitivities = words.sensitivities(result, model)
+        items += [comment(sensitivities)] if sensitivities else []
+    return _group(result, "Image", [*identified, *items])
 
 
 def _run_status(result: ImageResult) -> Concept:
-    partly = wording.not_evaluated(result) is not None
+    partly = bool(wording.in_state(result.findings, FindingState.NOT_EVALUATED))
     if result.outcome is Outcome.SCREENED and partly:
         return codes.PARTIALLY_SUCCEEDED
     return codes.RUN_STATUS[result.outcome]

@@ -1,21 +1,27 @@
 """Ink on a page: text, lines and outlines drawn into an array of pixels.
 
-A page is uint8, (rows, columns, 3), RGB. The font is Aileron (CC0), which Pillow carries within
-itself; a text is rendered once and its mask kept.
+A page is uint8, (rows, columns, 3), RGB. It is drawn up with Aileron (CC0), which Pillow carries
+within itself; letters of other fonts stand on the same line. A text is rendered once and its mask
+kept.
 """
 
 from __future__ import annotations
 
 import functools
+import re
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
+from prescreen.dicom.language import Face
 from prescreen.study import BoolArray, FloatArray
 
 Page = npt.NDArray[np.uint8]
 Colour = tuple[int, int, int]
+
+#: What the page was drawn up with.
+AILERON = Face()
 
 #: Rows that are converted at a time: few enough to stay in the processor's cache.
 _BLOCK = 32
@@ -23,37 +29,58 @@ _BLOCK = 32
 _MARGIN = 3
 
 
+#: Signs that stand alone in scripts without blanks, with what may not begin a line after them.
+_BREAKS = re.compile(
+    r"[\u2e80-\u9fff\uf900-\ufaff][\u3001-\u3011\uff00-\uff1f]*"
+    r"|[^\s\u2e80-\u9fff\uf900-\ufaff]+|\s+"
+)
+
+
 @functools.lru_cache(maxsize=64)
-def _font(size: int) -> ImageFont.FreeTypeFont:
+def _drawn_up_with(size: int) -> ImageFont.FreeTypeFont:
     font = ImageFont.load_default(size)
     assert isinstance(font, ImageFont.FreeTypeFont), "Pillow is built without FreeType"
     return font
 
 
+@functools.lru_cache(maxsize=64)
+def _font(size: int, face: Face, bold: bool) -> ImageFont.FreeTypeFont:
+    if not face.path:
+        return _drawn_up_with(size)
+    path = face.bold if bold and face.bold else face.path
+    return ImageFont.truetype(path, round(size * face.scale), face.index)
+
+
 @functools.lru_cache(maxsize=1024)
-def _block(text: str, size: int, colour: Colour, ground: Colour, bold: bool) -> Page:
+def _block(text: str, size: int, colour: Colour, ground: Colour, bold: bool, face: Face) -> Page:
     """The text on its ground, a box as high as the font."""
-    ink = _mask(text, size, bold)[:, :, None]
+    ink = _mask(text, size, bold, face)[:, :, None]
     block = np.array(ground, np.uint16) * (256 - ink) + np.array(colour, np.uint16) * ink
     return (block >> 8).astype(np.uint8)
 
 
-def _mask(text: str, size: int, bold: bool) -> npt.NDArray[np.uint16]:
-    """How much ink lies on each pixel, 0…256. Bold is drawn letter by letter, set further apart."""
-    font, stroke = _font(size), size / 36 if bold else 0.0
-    canvas = Image.new("L", (max(width_of(text, size, bold), 1), height_of(size)))
+def _mask(text: str, size: int, bold: bool, face: Face) -> npt.NDArray[np.uint16]:
+    """How much ink lies on each pixel, 0…256.
+
+    Bold, where the font has no such letters, is drawn letter by letter, set further apart.
+    """
+    font, by_stroke = _font(size, face, bold), bold and not face.bold
+    stroke = size / 36 if by_stroke else 0.0
+    canvas = Image.new("L", (max(width_of(text, size, bold, face), 1), height_of(size)))
     draw, x = ImageDraw.Draw(canvas), stroke
-    for part in text if bold else (text,):
-        draw.text((x, 0), part, fill=255, font=font, stroke_width=stroke)
+    # the line that letters stand on is where the page was drawn up to have it
+    y = _drawn_up_with(size).getmetrics()[0] - font.getmetrics()[0]
+    for part in text if by_stroke else (text,):
+        draw.text((x, y), part, fill=255, font=font, stroke_width=stroke)
         x += font.getlength(part) + stroke
     return np.asarray(canvas, np.uint16) * 257 // 255
 
 
 @functools.lru_cache(maxsize=1024)
-def width_of(text: str, size: int, bold: bool = False) -> int:
+def width_of(text: str, size: int, bold: bool = False, face: Face = AILERON) -> int:
     """Columns that the text takes."""
-    font = _font(size)
-    if not bold:
+    font = _font(size, face, bold)
+    if not bold or face.bold:
         return int(font.getlength(text)) + 2
     return int(sum(font.getlength(letter) + size / 36 for letter in text) + size / 18) + 2
 
@@ -61,7 +88,7 @@ def width_of(text: str, size: int, bold: bool = False) -> int:
 @functools.lru_cache(maxsize=64)
 def height_of(size: int) -> int:
     """Rows that a line of this size takes."""
-    return sum(_font(size).getmetrics())
+    return sum(_drawn_up_with(size).getmetrics())
 
 
 def write(
@@ -74,27 +101,28 @@ def write(
     *,
     ground: Colour,
     bold: bool = False,
+    face: Face = AILERON,
 ) -> int:
     """Write with the upper left corner at (x, y), cut at the page's edge; the column after it.
 
     `ground` is what the text stands on; it is painted over.
     """
-    block = _block(text, size, colour, ground, bold)
+    block = _block(text, size, colour, ground, bold, face)
     under = page[y : y + block.shape[0], x : x + block.shape[1]]
     under[:] = block[: under.shape[0], : under.shape[1]]
     return x + int(block.shape[1])
 
 
-def wrapped(text: str, size: int, width: int) -> list[str]:
-    """The text in lines no wider than `width`, broken at blanks."""
+def wrapped(text: str, size: int, width: int, face: Face = AILERON) -> list[str]:
+    """The text in lines no wider than `width`, broken at blanks, and between Chinese signs."""
     lines = [""]
-    for word in text.split():
-        longer = f"{lines[-1]} {word}".strip()
-        if width_of(longer, size) <= width or not lines[-1]:
+    for part in _BREAKS.findall(text):
+        longer = lines[-1] + part
+        if width_of(longer.rstrip(), size, face=face) <= width or not lines[-1].strip():
             lines[-1] = longer
         else:
-            lines.append(word)
-    return lines
+            lines.append(part)
+    return [line.strip() for line in lines if line.strip()] or [""]
 
 
 def fill(page: Page, x: int, y: int, width: int, height: int, colour: Colour) -> None:

@@ -7,14 +7,14 @@ from collections.abc import Iterable, Iterator
 from prescreen import __version__
 from prescreen.dicom import codes, wording
 from prescreen.dicom.codes import Concept
-from prescreen.dicom.content import CONTAINS, container, image, text
+from prescreen.dicom.content import CONTAINS, container, image, said, text
 from prescreen.dicom.document import Document, Kind
 from prescreen.study import FindingState, ImageResult, Outcome
 
 BASIC_TEXT_SR = "1.2.840.10008.5.1.4.1.1.88.11"
 
 #: Of no template: its title is ours.
-NARRATIVE = Kind(BASIC_TEXT_SR, codes.PRE_SCREENING, None, 3, wording.TEXT_DESCRIPTION)
+NARRATIVE = Kind(BASIC_TEXT_SR, codes.PRE_SCREENING, None, 3, lambda titles: titles.text)
 
 
 def narrative_report(document: Document, below_bar: frozenset[str] = frozenset()) -> bytes:
@@ -22,33 +22,40 @@ def narrative_report(document: Document, below_bar: frozenset[str] = frozenset()
 
     The same arguments give the same bytes. Findings in `below_bar` are marked as evaluation only.
     """
-    content = [*document.context(), text(CONTAINS, codes.WARNING, wording.BANNER)]
-    content.append(text(CONTAINS, codes.WARNING, wording.PURPOSE))
+    words = document.words
+    says = words.catalogue.says
+    warning = words.heading(codes.WARNING)
+    content = [*document.context(), said(CONTAINS, warning, says.banner)]
+    content.append(said(CONTAINS, warning, says.purpose))
     for result in document.results:
-        said = [text(CONTAINS, name, words) for name, words in _said(result, document, below_bar)]
+        told = _told(result, document, below_bar)
+        items = [said(CONTAINS, words.heading(name), sentence) for name, sentence in told]
         header = result.header
-        said.append(image(CONTAINS, codes.SOURCE, header.sop_class_uid, header.sop_instance_uid))
-        content.append(container(CONTAINS, codes.FINDINGS_SECTION, said))
-    content.append(text(CONTAINS, codes.MADE_BY, _made_by(document)))
+        items.append(image(CONTAINS, codes.SOURCE, header.sop_class_uid, header.sop_instance_uid))
+        content.append(container(CONTAINS, words.heading(codes.FINDINGS_SECTION), items))
+    content.append(text(CONTAINS, words.heading(codes.MADE_BY), _made_by(document)))
     return document.part10(NARRATIVE, content)
 
 
-def _said(
+def _told(
     result: ImageResult, document: Document, below_bar: frozenset[str]
 ) -> Iterator[tuple[Concept, str]]:
     """What is said of one image: (name of the statement, statement)."""
+    words = document.words
     if result.outcome is not Outcome.SCREENED:
-        yield codes.SUMMARY, wording.summary(result)
+        yield codes.SUMMARY, words.summary(result)
         return
-    yield codes.SUMMARY, f"{wording.headline(result).rstrip('.')}. {wording.NO_EXCLUSION}"
+    headline = words.headline(result).rstrip(".。")
+    stop = words.catalogue.says.no_exclusion[-1]
+    yield codes.SUMMARY, f"{headline}{stop} {words.catalogue.says.no_exclusion}"
     for finding in wording.ordered(result.findings, document.settings.urgency):
         if finding.state in wording.LOUD:
             undetermined = finding.state is FindingState.UNDETERMINED
-            why = f": {wording.why_undetermined(finding.reason)}" if undetermined else ""
-            yield _NAMES[finding.state], wording.name_of(finding.label) + why
+            why = f": {words.why_undetermined(finding.reason)}" if undetermined else ""
+            yield _NAMES[finding.state], words.name_of(finding.label) + why
     quiet = wording.in_state(result.findings, FindingState.NOT_FLAGGED)
     if quiet:
-        yield codes.NOT_FLAGGED, ", ".join(wording.name_of(finding.label) for finding in quiet)
+        yield codes.NOT_FLAGGED, words.names(quiet)
     yield from _limits(result, document, below_bar)
 
 
@@ -62,20 +69,22 @@ def _limits(
     result: ImageResult, document: Document, below_bar: frozenset[str]
 ) -> Iterator[tuple[Concept, str]]:
     """What the findings are worth, and what was not looked at."""
-    not_evaluated = wording.not_evaluated(result)
+    words = document.words
+    says = words.catalogue.says
+    not_evaluated = words.not_evaluated(result)
     if not_evaluated:
         yield codes.COMMENT, not_evaluated
     shown = [f for f in result.findings if f.state is not FindingState.NOT_EVALUATED]
-    marked = [wording.name_of(f.label) for f in shown if f.label in below_bar]
+    marked = [f for f in shown if f.label in below_bar]
     if marked:
-        yield codes.COMMENT, f"{wording.BELOW_RELEASE_BAR.capitalize()}: {', '.join(marked)}."
-    sensitivities = wording.sensitivities(result, document.model)
+        yield codes.COMMENT, says.below_release_bar_are.format(listed=words.names(marked))
+    sensitivities = words.sensitivities(result, document.model)
     if sensitivities:
         yield codes.COMMENT, sensitivities
     ratio = result.cardiothoracic_ratio
-    measured = wording.ratio_missing(result) if ratio is None else f"{ratio:.2f}"
+    measured = words.ratio_missing(result) if ratio is None else words.number(ratio)
     yield codes.CARDIOTHORACIC_RATIO, measured
-    yield codes.COMMENT, wording.NEVER_LOOKED_FOR
+    yield codes.COMMENT, says.never_looked_for
 
 
 def _made_by(document: Document) -> str:

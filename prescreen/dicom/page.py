@@ -11,13 +11,15 @@ from __future__ import annotations
 import datetime
 import functools
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from prescreen import __version__
-from prescreen.dicom import ink, wording
-from prescreen.dicom.ink import Colour, Page
+from prescreen.dicom import ink, language, wording
+from prescreen.dicom.ink import AILERON, Colour, Page
+from prescreen.dicom.language import ENGLISH, Face
+from prescreen.dicom.wording import Words
 from prescreen.settings import Report
 from prescreen.study import (
     Anatomy,
@@ -50,19 +52,18 @@ ASPECT = 1.6
 THRESHOLD_AT = 0.6
 
 _ORGAN_COLOURS = (LUNGS, LUNGS, HEART)
-_STATES = {
-    FindingState.FLAGGED: "FLAGGED",
-    FindingState.UNDETERMINED: "UNDETERMINED",
-    FindingState.NOT_FLAGGED: "not flagged",
-    FindingState.NOT_EVALUATED: "not evaluated",
-}
 
 
 @dataclass(frozen=True)
 class Grid:
-    """Where things stand, in pixels, for a page of `rows` rows; drawn up for 1080."""
+    """Where things stand, in pixels, for a page of `rows` rows, and what they are written in.
+
+    Drawn up for 1080 rows.
+    """
 
     rows: int
+    words: Words = field(default_factory=functools.partial(wording.words, ENGLISH))
+    face: Face = AILERON
 
     def __call__(self, length: float) -> int:
         return round(length * self.rows / 1080)
@@ -84,18 +85,40 @@ class Grid:
     def right(self) -> int:
         return self.columns - self(24)
 
+    def write(
+        self,
+        page: Page,
+        x: int,
+        y: int,
+        text: str,
+        size: int,
+        colour: Colour,
+        ground: Colour = GROUND,
+        bold: bool = False,
+    ) -> int:
+        """Write in the language's font; the column after it."""
+        return ink.write(page, x, y, text, size, colour, ground=ground, bold=bold, face=self.face)
 
-def _write(
-    page: Page,
-    x: int,
-    y: int,
-    text: str,
-    size: int,
-    colour: Colour,
-    ground: Colour = GROUND,
-    bold: bool = False,
-) -> int:
-    return ink.write(page, x, y, text, size, colour, ground=ground, bold=bold)
+    def width_of(self, text: str, size: int, bold: bool = False) -> int:
+        """Columns that a text takes."""
+        return ink.width_of(text, size, bold, self.face)
+
+    def wrapped(self, text: str, size: int) -> list[str]:
+        """A text in lines as wide as what stands beside the radiograph."""
+        return ink.wrapped(text, size, self.right - self.panel, self.face)
+
+
+def grid_of(settings: Report) -> Grid:
+    """The grid for the size, the language and the font of the settings.
+
+    Raises SettingsError where there is no font for the language.
+    """
+    face = language.face(settings.language, settings.font)
+    return Grid(settings.capture_rows, wording.words(settings.language), face)
+
+
+def _state(words: Words, state: FindingState) -> str:
+    return str(getattr(words.catalogue.page, state.value))
 
 
 def bar_share(probability: float, threshold: float) -> float:
@@ -121,8 +144,8 @@ def draw(
 
     `anatomy` is None where it is not to be shown. Times are shown as they are given.
     """
-    grid = Grid(settings.capture_rows)
-    page = _blank(grid.rows).copy()
+    grid = grid_of(settings)
+    page = _blank(grid).copy()
     _draw_radiograph(page, grid, result, radiograph, anatomy)
     if result.outcome is Outcome.SCREENED:
         y = _draw_headline(page, grid, result)
@@ -135,16 +158,16 @@ def draw(
 
 
 @functools.lru_cache(maxsize=4)
-def _blank(rows: int) -> Page:
+def _blank(grid: Grid) -> Page:
     """What is the same on every page: ground and the banner above and below."""
-    grid = Grid(rows)
+    says = grid.words.catalogue.says
     page = np.full((grid.rows, grid.columns, 3), GROUND, np.uint8)
     for y in (0, grid.rows - grid.band):
         ink.fill(page, 0, y, grid.columns, grid.band, BAND)
         large, small = grid(38), grid(25)
-        _write(page, grid(24), _middle(grid, y, large), wording.BANNER, large, WHITE, BAND, True)
-        x = grid.right - ink.width_of(wording.PURPOSE, small)
-        _write(page, x, _middle(grid, y, small), wording.PURPOSE, small, WHITE, BAND)
+        grid.write(page, grid(24), _middle(grid, y, large), says.banner, large, WHITE, BAND, True)
+        x = grid.right - grid.width_of(says.purpose, small)
+        grid.write(page, x, _middle(grid, y, small), says.purpose, small, WHITE, BAND)
     return page
 
 
@@ -167,7 +190,14 @@ def _draw_radiograph(
     width = grid.panel - left - grid(28)
     if radiograph is None:
         ink.fill(page, left, top, width, height, TRACK)
-        _write(page, left + grid(40), top + height // 2, "no picture", grid(34), DIM)
+        grid.write(
+            page,
+            left + grid(40),
+            top + height // 2,
+            grid.words.catalogue.page.no_picture,
+            grid(34),
+            DIM,
+        )
         return
     screened = result.outcome is Outcome.SCREENED
     share = 1.0 if screened else 0.6
@@ -196,14 +226,13 @@ def _draw_diameters(area: Page, grid: Grid, result: ImageResult, radiograph: Rad
 
 
 def _draw_legend(page: Page, grid: Grid, x: int, result: ImageResult) -> None:
-    size, y = grid(24), grid.rows - grid.band - grid(46)
-    x = _write(page, x, y, "Outlines by AI:", size, DIM) + grid(18)
-    shown = [("lungs", LUNGS), ("heart", HEART)]
-    for name, colour in shown:
+    size, y, says = grid(24), grid.rows - grid.band - grid(46), grid.words.catalogue.page
+    x = grid.write(page, x, y, says.outlines, size, DIM) + grid(18)
+    for name, colour in ((says.lungs, LUNGS), (says.heart, HEART)):
         ink.fill(page, x, y + ink.height_of(size) // 2 - grid(2), grid(34), grid(4), colour)
-        x = _write(page, x + grid(44), y, name, size, TEXT) + grid(26)
+        x = grid.write(page, x + grid(44), y, name, size, TEXT) + grid(26)
     if result.cardiothoracic_ratio is not None:
-        _write(page, x, y, "Lines: the two diameters", size, DIM)
+        grid.write(page, x, y, says.lines, size, DIM)
 
 
 # --- beside it -----------------------------------------------------------------------------------
@@ -213,12 +242,12 @@ def _draw_headline(page: Page, grid: Grid, result: ImageResult) -> int:
     """The headline and what it does not mean; the row after it."""
     y = grid.band + grid(10)
     loud = bool(wording.in_state(result.findings, *wording.LOUD))
-    headline = wording.headline(result)
-    _write(page, grid.panel, y, headline, grid(52), LOUD if loud else WHITE, bold=True)
+    says, headline = grid.words.catalogue.says, grid.words.headline(result)
+    grid.write(page, grid.panel, y, headline, grid(52), LOUD if loud else WHITE, bold=True)
     left = len(wording.in_state(result.findings, FindingState.NOT_EVALUATED))
-    said = wording.NO_EXCLUSION
-    said += f" {left} of {len(result.findings)} not evaluated." if left else ""
-    _write(page, grid.panel, y + grid(66), said, grid(31), WHITE)
+    said = says.no_exclusion
+    said += f" {says.left_out.format(number=left, all=len(result.findings))}" if left else ""
+    grid.write(page, grid.panel, y + grid(66), said, grid(31), WHITE)
     return y + grid(116)
 
 
@@ -238,7 +267,7 @@ def _draw_findings(
     for finding in wording.ordered(result.findings, settings.urgency):
         marked = finding.label in below_bar
         _draw_row(page, grid, y, finding, figures.get(finding.label), marked)
-        y += grid(39)
+        y += grid(38)
     return _draw_notes(page, grid, y, result.findings, below_bar)
 
 
@@ -250,11 +279,10 @@ def _columns(grid: Grid) -> tuple[int, int, int, int]:
 def _draw_heads(page: Page, grid: Grid, y: int) -> None:
     _, bar, _, right = _columns(grid)
     size, length = grid(22), _bar_length(grid)
-    at = "threshold"
-    x = bar + round(THRESHOLD_AT * length) - ink.width_of(at, size) // 2
-    _write(page, x, y, at, size, DIM)
-    found = "sensitivity"
-    _write(page, right - ink.width_of(found, size), y, found, size, DIM)
+    at, found = grid.words.catalogue.page.threshold, grid.words.catalogue.page.sensitivity
+    x = bar + round(THRESHOLD_AT * length) - grid.width_of(at, size) // 2
+    grid.write(page, x, y, at, size, DIM)
+    grid.write(page, right - grid.width_of(found, size), y, found, size, DIM)
 
 
 def _bar_length(grid: Grid) -> int:
@@ -266,7 +294,7 @@ def _draw_row(
     page: Page, grid: Grid, y: int, finding: Finding, figures: LabelFigures | None, marked: bool
 ) -> None:
     sensitivity = None if figures is None else figures.sensitivity
-    row = _row(grid.rows, finding.label, finding.state, finding.reason, sensitivity, marked)
+    row = _row(grid, finding.label, finding.state, finding.reason, sensitivity, marked)
     page[y : y + row.shape[0], grid.panel : grid.panel + row.shape[1]] = row
     share = _share(finding)
     if share is None:
@@ -280,7 +308,7 @@ def _draw_row(
         for x in range(bar, bar + filled, grid(10)):
             ink.fill(page, x, top, grid(4), height, LOUD_GROUND)
     threshold = bar + round(THRESHOLD_AT * length)
-    ink.fill(page, threshold - grid(1), y, grid(3), grid(39), WHITE)
+    ink.fill(page, threshold - grid(1), y, grid(3), grid(38), WHITE)
 
 
 def _share(finding: Finding) -> float | None:
@@ -293,7 +321,7 @@ def _share(finding: Finding) -> float | None:
 
 @functools.lru_cache(maxsize=512)
 def _row(
-    rows: int,
+    grid: Grid,
     label: str,
     state: FindingState,
     reason: str | None,
@@ -301,7 +329,7 @@ def _row(
     marked: bool,
 ) -> Page:
     """One row without its bar's length."""
-    grid = Grid(rows)
+    words = grid.words
     loud, shown = state in wording.LOUD, state is not FindingState.NOT_EVALUATED
     height, width = grid(37), grid.right + grid(8) - grid.panel
     ground = LOUD_GROUND if loud else GROUND
@@ -310,56 +338,67 @@ def _row(
     if loud:
         ink.fill(row, 0, 0, grid(7), height, LOUD)
     colour = LOUD if loud else TEXT if shown else GREYED
-    title = wording.name_of(label) + (" *" if marked and shown else "")
-    _write(row, name, grid(1), title, grid(29), WHITE if loud else colour, ground, loud)
-    _write(row, says, grid(5), _STATES[state], grid(23), colour, ground, loud)
+    title = words.name_of(label) + (" *" if marked and shown else "")
+    grid.write(row, name, grid(1), title, grid(29), WHITE if loud else colour, ground, loud)
+    grid.write(row, says, grid(5), _state(words, state), grid(23), colour, ground, loud)
     if shown:
         ink.fill(row, bar, grid(9), _bar_length(grid), grid(18), TRACK)
-        found = wording.sensitivity(sensitivity)
-        _write(row, right - ink.width_of(found, grid(22)), grid(6), found, grid(22), DIM, ground)
+        found = words.tenths(sensitivity)
+        grid.write(
+            row, right - grid.width_of(found, grid(22)), grid(6), found, grid(22), DIM, ground
+        )
     else:
-        why = wording.reason_in_words(reason)
-        _write(row, bar, grid(6), why, grid(22), GREYED, ground)
+        why = words.reason(reason)
+        grid.write(row, bar, grid(6), why, grid(22), GREYED, ground)
     return row
 
 
 def _draw_notes(
     page: Page, grid: Grid, y: int, findings: Sequence[Finding], below_bar: frozenset[str]
 ) -> int:
+    words = grid.words
     shown = {f.label for f in findings if f.state is not FindingState.NOT_EVALUATED}
     notes: list[tuple[str, Colour]] = []
     if shown & below_bar:
-        notes.append((f"* {wording.BELOW_RELEASE_BAR}", LOUD))
+        notes.append((f"* {words.catalogue.says.below_release_bar}", LOUD))
     undetermined = [f for f in findings if f.state is FindingState.UNDETERMINED]
-    for why in dict.fromkeys(wording.why_undetermined(f.reason) for f in undetermined):
-        notes.append((f"Undetermined: {why}.", TEXT))
+    for why in dict.fromkeys(words.why_undetermined(f.reason) for f in undetermined):
+        notes.append((words.catalogue.page.undetermined_why.format(why=why), TEXT))
     y += grid(6)
     for note, colour in notes:
-        for line in ink.wrapped(note, grid(23), grid.right - grid.panel):
-            _write(page, grid.panel, y, line, grid(23), colour)
+        for line in grid.wrapped(note, grid(23)):
+            grid.write(page, grid.panel, y, line, grid(23), colour)
             y += grid(28)
     return y
 
 
 def _draw_ratio(page: Page, grid: Grid, y: int, result: ImageResult) -> None:
     y += grid(8)
-    x = _write(page, grid.panel, y, "Cardiothoracic ratio", grid(29), TEXT) + grid(14)
+    x = grid.write(page, grid.panel, y, grid.words.catalogue.says.ratio, grid(29), TEXT) + grid(14)
     ratio = result.cardiothoracic_ratio
-    said = wording.ratio_missing(result) if ratio is None else f"{ratio:.2f}"
-    _write(page, x, y, said, grid(29), DIM if ratio is None else WHITE, bold=ratio is not None)
+    said = grid.words.ratio_missing(result) if ratio is None else grid.words.number(ratio)
+    grid.write(page, x, y, said, grid(29), DIM if ratio is None else WHITE, bold=ratio is not None)
 
 
 def _draw_notice(page: Page, grid: Grid, result: ImageResult) -> None:
     """That the image was not screened, why, and what to do."""
-    y, width = grid(300), grid.right - grid.panel
+    y, words = grid(300), grid.words
     colour = LOUD if wording.left_out(result) else WHITE
-    _write(page, grid.panel, y, wording.headline(result), grid(68), colour, bold=True)
+    grid.write(page, grid.panel, y, words.headline(result), grid(60), colour, bold=True)
     y += grid(110)
-    why = "" if wording.is_other_view(result) else wording.reason_in_words(result.reason)
-    for line in ink.wrapped(why.capitalize(), grid(42), width):
-        _write(page, grid.panel, y, line, grid(42), WHITE)
+    why = "" if wording.is_other_view(result) else words.reason(result.reason)
+    for line in grid.wrapped(words.sentence(why), grid(42)):
+        grid.write(page, grid.panel, y, line, grid(42), WHITE)
         y += grid(54)
-    _write(page, grid.panel, y + grid(30), wording.READ_WITHOUT, grid(42), WHITE, bold=True)
+    grid.write(
+        page,
+        grid.panel,
+        y + grid(30),
+        words.catalogue.says.read_without,
+        grid(42),
+        WHITE,
+        bold=True,
+    )
 
 
 def _draw_foot(
@@ -371,18 +410,19 @@ def _draw_foot(
     replaces: datetime.datetime | None,
 ) -> None:
     """From the bottom up: when and by what it was made, what is never looked for."""
-    when = f"Made {made:%Y-%m-%d %H:%M}"
-    when += f", replaces {replaces:%H:%M}" if replaces is not None else ""
+    says = grid.words.catalogue
+    when = says.page.made.format(when=f"{made:%Y-%m-%d %H:%M}")
+    when += says.page.replaces.format(when=f"{replaces:%H:%M}") if replaces is not None else ""
     y = grid.rows - grid.band - grid(46)
-    _write(page, grid.panel, y, when, grid(27), WHITE if replaces is not None else TEXT)
+    grid.write(page, grid.panel, y, when, grid(27), WHITE if replaces is not None else TEXT)
     y -= grid(32)
-    _write(page, grid.panel, y, _versions(model), grid(20), DIM)
+    grid.write(page, grid.panel, y, _versions(model), grid(20), DIM)
     if result.outcome is not Outcome.SCREENED:
         return
-    lines = ink.wrapped(wording.NEVER_LOOKED_FOR, grid(23), grid.right - grid.panel)
+    lines = grid.wrapped(says.says.never_looked_for, grid(23))
     for line in reversed(lines):
         y -= grid(30)
-        _write(page, grid.panel, y, line, grid(23), TEXT)
+        grid.write(page, grid.panel, y, line, grid(23), TEXT)
 
 
 def _versions(model: Model) -> str:

@@ -52,22 +52,24 @@ def presentation_state(
     was corrected since. `can_be_presented` of the source is true.
     """
     source, result = document.sources[0], document.results[0]
+    words = wording.fitting(document.settings.language, patient or source).catalogue
+    titles = words.titles
     local = local_time(source, document.made)
     elements = patient_and_study(patient or source, result.header.study_instance_uid)
     elements.put("SOPClassUID", GRAYSCALE_PRESENTATION_STATE)
     elements.put("SOPInstanceUID", document.sop_instance_uid)
     put_times(elements, local, ("InstanceCreation", "Series"))
     put_equipment(elements, document.settings.manufacturer, document.model, local)
-    document.put_series(elements, "PR", 4, wording.PRESENTATION_DESCRIPTION)
+    document.put_series(elements, "PR", 4, titles.presentation)
     elements.put("BodyPartExamined", "CHEST")
     elements.put("ContentLabel", "AI_OUTLINES")
-    elements.put("ContentDescription", wording.PRESENTATION_DESCRIPTION)
+    elements.put("ContentDescription", titles.presentation.encode())
     elements.put("ContentCreatorName", "")
     elements.put("PresentationCreationDate", f"{local:%Y%m%d}")
     elements.put("PresentationCreationTime", f"{local:%H%M%S}")
     _put_grey_scale(elements, source)
-    _put_area_and_layer(elements, result)
-    _put_graphics(elements, result, anatomy)
+    _put_area_and_layer(elements, result, titles.presentation)
+    _put_graphics(elements, result, anatomy, words.says.banner)
     encoded = [elements.encoded()]
     uid = document.sop_instance_uid
     return part10(GRAYSCALE_PRESENTATION_STATE, uid, IMPLEMENTATION, encoded)
@@ -94,7 +96,7 @@ def _put_grey_scale(elements: Elements, source: pydicom.Dataset) -> None:
     elements.put("PresentationLUTShape", shape)
 
 
-def _put_area_and_layer(elements: Elements, result: ImageResult) -> None:
+def _put_area_and_layer(elements: Elements, result: ImageResult, title: str) -> None:
     """Relationship, Displayed Area and Graphic Layer (C.11.11, C.10.4, C.10.7)."""
     header = result.header
     series = Elements(
@@ -115,19 +117,19 @@ def _put_area_and_layer(elements: Elements, result: ImageResult) -> None:
         GraphicLayer=_LAYER,
         GraphicLayerOrder="1",
         GraphicLayerRecommendedDisplayCIELabValue=struct.pack("<3H", *_COLOUR),
-        GraphicLayerDescription=wording.PRESENTATION_DESCRIPTION,
+        GraphicLayerDescription=title.encode(),
     )
     elements.put("GraphicLayerSequence", [layer.item()])
 
 
-def _put_graphics(elements: Elements, result: ImageResult, anatomy: Anatomy) -> None:
+def _put_graphics(elements: Elements, result: ImageResult, anatomy: Anatomy, banner: str) -> None:
     """Graphic Annotation (C.10.5): the lines, and above them what they are not."""
     header = result.header
     rows, columns = header.rows or 1, header.columns or 1
     annotation = Elements(
         ReferencedImageSequence=[reference_item(header.sop_class_uid, header.sop_instance_uid)],
         GraphicLayer=_LAYER,
-        TextObjectSequence=[_text_object(wording.BANNER, rows, columns)],
+        TextObjectSequence=[_text_object(banner, rows, columns)],
         GraphicObjectSequence=[_graphic(points) for points in _lines(result, anatomy)],
     )
     elements.put("GraphicAnnotationSequence", [annotation.item()])
@@ -162,7 +164,7 @@ def _text_object(said: str, rows: int, columns: int) -> bytes:
     """A line of text along the upper edge."""
     return Elements(
         BoundingBoxAnnotationUnits="PIXEL",
-        UnformattedTextValue=said,
+        UnformattedTextValue=said.encode(),
         BoundingBoxTopLeftHandCorner=struct.pack("<2f", 1, 1),
         BoundingBoxBottomRightHandCorner=struct.pack("<2f", columns, max(rows // 20, 1)),
         BoundingBoxTextHorizontalJustification="CENTER",

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 
 import numpy as np
 
-from prescreen.dicom import codes, wording
+from prescreen.dicom import codes
 from prescreen.dicom.attributes import Attributes
 from prescreen.dicom.codes import Concept
 from prescreen.dicom.content import (
@@ -32,7 +32,7 @@ REGIONS = Kind(
     codes.IMAGING_MEASUREMENT_REPORT,
     "1500",
     2,
-    wording.REGIONS_DESCRIPTION,
+    lambda titles: titles.regions,
 )
 
 #: Organs in the order of `Anatomy.masks`: what is tracked, the site, the side.

@@ -10,6 +10,7 @@ from itertools import groupby
 import pydicom
 
 from prescreen import __version__
+from prescreen.dicom import wording
 from prescreen.dicom.attributes import Attributes, without_warnings
 from prescreen.dicom.codes import Concept
 from prescreen.dicom.content import CONTAINS, concept_item, reference_item, template_item
@@ -83,8 +84,11 @@ def rejection_note(
     series_instance_uid: str,
     sop_instance_uid: str,
     series_number: int,
+    language: str = "en",
 ) -> bytes:
     """A note that rejects objects of one study, as a DICOM file; the same arguments, same bytes.
+
+    `language` is that of its title where the character set of the patient's name has it.
 
     `rejected` is one of those objects: patient and study are taken from it. PrescreenError where
     it does not parse, or where the code is none of TITLES.
@@ -102,7 +106,8 @@ def rejection_note(
     elements.put("Modality", "KO")
     elements.put("SeriesInstanceUID", series_instance_uid)
     elements.put("SeriesNumber", str(series_number))
-    elements.put("SeriesDescription", "AI pre-screening - withdrawn")
+    title = wording.fitting(language, source).catalogue.titles.withdrawn
+    elements.put("SeriesDescription", title.encode())
     elements.put("ReferencedPerformedProcedureStepSequence", [])
     elements.put("InstanceNumber", "1")
     elements.copy(source, ["ReferencedRequestSequence"])

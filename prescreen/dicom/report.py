@@ -16,7 +16,7 @@ from prescreen.dicom.codes import CodedFinding, Concept
 from prescreen.dicom.content import CONTAINS, container
 from prescreen.dicom.document import Document, Kind, image_library
 from prescreen.dicom.elements import Elements, part10, split
-from prescreen.dicom.groups import finding_group, image_group, ratio_group
+from prescreen.dicom.groups import Context, finding_group, image_group, ratio_group
 from prescreen.dicom.modules import IMPLEMENTATION
 
 COMPREHENSIVE_3D_SR = "1.2.840.10008.5.1.4.1.1.88.34"
@@ -25,7 +25,7 @@ COMPREHENSIVE_SR = "1.2.840.10008.5.1.4.1.1.88.33"
 #: TID 1500 takes its title from CID 7021, which may be extended. Under the standard's own title
 #: OHIF shows an image and none of the words, and fails where a group has no region; under ours it
 #: shows the tree.
-FINDINGS = Kind(COMPREHENSIVE_3D_SR, codes.PRE_SCREENING, "1500", 0, wording.FINDINGS_DESCRIPTION)
+FINDINGS = Kind(COMPREHENSIVE_3D_SR, codes.PRE_SCREENING, "1500", 0, lambda titles: titles.findings)
 
 
 def measurement_report(
@@ -66,10 +66,11 @@ def _imaging_measurements(
     groups: list[bytes] = []
     for result in document.results:
         used = replace(model, findings=result.network) if result.network else model
-        groups.append(image_group(result, used, settings.manufacturer))
+        groups.append(image_group(result, used, settings.manufacturer, document.words))
         for finding in wording.ordered(result.findings, settings.urgency):
             coded = found[finding.label]
-            groups.append(finding_group(result, finding, coded, used, settings, below_bar))
+            context = Context(document.words, settings.manufacturer, finding.label in below_bar)
+            groups.append(finding_group(result, finding, coded, used, context))
         source = by_uid.get(result.header.sop_instance_uid)
         if result.cardiothoracic_ratio is not None:
             groups.append(ratio_group(result, model, settings.manufacturer, source))

@@ -18,6 +18,7 @@ from prescreen.dicom.content import concept_item, reference_item
 from prescreen.dicom.document import Document
 from prescreen.dicom.elements import Elements, part10, pixel_data_head
 from prescreen.dicom.groups import pixel_spacing, tracking
+from prescreen.dicom.language import Titles
 from prescreen.dicom.modules import (
     IMPLEMENTATION,
     local_time,
@@ -43,6 +44,7 @@ def segmentation(
     and study are taken from, where another one of the study was corrected since.
     """
     source, result = document.sources[0], document.results[0]
+    titles = wording.fitting(document.settings.language, patient or source).catalogue.titles
     found = [place for place, mask in enumerate(anatomy.masks) if mask.any()]
     local = local_time(source, document.made)
     elements = patient_and_study(patient or source, result.header.study_instance_uid)
@@ -51,12 +53,12 @@ def segmentation(
     put_times(elements, local)
     put_equipment(elements, document.settings.manufacturer, document.model, local)
     elements.put("DeviceSerialNumber", document.model.lungs_heart.sha256[:16])
-    document.put_series(elements, "SEG", 5, wording.SEGMENTATION_DESCRIPTION)
+    document.put_series(elements, "SEG", 5, titles.segmentation)
     elements.copy(source, ["FrameOfReferenceUID", "PositionReferenceIndicator"])
     elements.copy(source, ["PatientOrientation"])
     elements.put_default("PatientOrientation")
-    _put_image(elements, result.header, len(found))
-    _put_segments(elements, result, document.model, document.settings.manufacturer, found)
+    _put_image(elements, result.header, len(found), titles.segmentation)
+    _put_segments(elements, result, document, found, titles)
     spacing = pixel_spacing(source)
     _put_frames(elements, result.header, spacing, document.sop_instance_uid, len(found))
     bits = _bits(anatomy.masks[found], result.header)
@@ -64,11 +66,11 @@ def segmentation(
     return part10(SEGMENTATION, document.sop_instance_uid, IMPLEMENTATION, encoded)
 
 
-def _put_image(elements: Elements, header: Header, frames: int) -> None:
+def _put_image(elements: Elements, header: Header, frames: int, title: str) -> None:
     """Segmentation Image and Common Instance Reference (C.8.20.2, C.12.2)."""
     elements.put("ImageType", "DERIVED\\PRIMARY")
     elements.put("ContentLabel", "LUNGS_AND_HEART")
-    elements.put("ContentDescription", wording.SEGMENTATION_DESCRIPTION)
+    elements.put("ContentDescription", title.encode())
     elements.put("ContentCreatorName", "")
     elements.put("SamplesPerPixel", 1)
     elements.put("PhotometricInterpretation", "MONOCHROME2")
@@ -92,15 +94,18 @@ def _put_image(elements: Elements, header: Header, frames: int) -> None:
 def _put_segments(
     elements: Elements,
     result: ImageResult,
-    model: Model,
-    manufacturer: str,
+    document: Document,
     found: Sequence[int],
+    titles: Titles,
 ) -> None:
+    model, manufacturer = document.model, document.settings.manufacturer
+    labels = (titles.left_lung, titles.right_lung, titles.heart)
     segments = []
     for number, place in enumerate(found, start=1):
         subject, organ, side = ORGANS[place]
         segment = _segment(result, model, manufacturer, subject, organ, side)
         segment.put("SegmentNumber", number)
+        segment.put("SegmentLabel", labels[place].encode())
         segment.put("RecommendedDisplayCIELabValue", struct.pack("<3H", *_COLOURS[place]))
         segments.append(segment.item())
     elements.put("SegmentSequence", segments)
@@ -128,7 +133,6 @@ def _segment(
         AlgorithmSource=manufacturer,
     )
     return Elements(
-        SegmentLabel=subject,
         SegmentAlgorithmType="AUTOMATIC",
         SegmentAlgorithmName=f"{network.name} {network.version}"[:64],
         SegmentationAlgorithmIdentificationSequence=[algorithm.item()],

@@ -1,4 +1,4 @@
-"""Everything we say in words, in reports and on captures. ASCII, so that it fits any data set.
+"""Everything we say in words, in reports and on captures, in the language of the settings.
 
 A finding is flagged, not flagged, undetermined or not evaluated; nothing here says that a disease
 is not there. No text is taken from a source.
@@ -6,128 +6,24 @@ is not there. No text is taken from a source.
 
 from __future__ import annotations
 
+import functools
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
+import pydicom
+
+from prescreen.dicom import language
+from prescreen.dicom.codes import Concept
+from prescreen.dicom.language import Catalogue
+from prescreen.dicom.transcoding import is_unicode
 from prescreen.study import Finding, FindingState, ImageResult, Model, Outcome
-
-BANNER = "AI OUTPUT - NOT A DIAGNOSIS"
-PURPOSE = "RESEARCH AND EVALUATION ONLY - NOT A MEDICAL DEVICE"
-SERIES_DESCRIPTION = "AI pre-screening - not a diagnosis"
-FINDINGS_DESCRIPTION = "AI findings - not a diagnosis"
-REGIONS_DESCRIPTION = "AI outlines of lungs and heart - not a diagnosis"
-PRESENTATION_DESCRIPTION = "AI outlines - not a diagnosis"
-SEGMENTATION_DESCRIPTION = "AI lungs and heart - not a diagnosis"
-TEXT_DESCRIPTION = "AI findings in words - not a diagnosis"
-NOTICE_DESCRIPTION = "AI pre-screening - NOT SCREENED"
-NOTHING_FLAGGED = "No finding flagged."
-NO_EXCLUSION = "This does not exclude disease."
-NEVER_LOOKED_FOR = (
-    "Never looked for: fractures, lines and tubes, free air, hilar and mediastinal disease, bone."
-)
-NOT_SCREENED = "Not screened"
-READ_WITHOUT = "Read without AI."
-EVALUATION_ONLY = "evaluation only"
-BELOW_RELEASE_BAR = "below release bar - evaluation only"
-NETWORKS_DISAGREE = "masked and whole image disagree"
-NOT_MEASURED_VIEW = "not measured (view)"
-NOT_MEASURED = "not measured"
-UNKNOWN = "-"
 
 #: States that are shown loud: undetermined like flagged.
 LOUD = (FindingState.FLAGGED, FindingState.UNDETERMINED)
 
-#: What a label is called on the page.
-NAMES = {
-    "Effusion": "Pleural effusion",
-    "Pleural_Thickening": "Pleural thickening",
-    "Hernia": "Hiatal hernia",
-}
 
-#: Reason codes in words. A code that is not here is said as it is, without its underscores.
-REASONS = {
-    "below_release_bar": "below release bar",
-    "on_hold": "on hold",
-    "not_in_weights": "unknown to the weights",
-    "no_threshold": "no threshold set",
-    # the gate's
-    "own_result": "a result of this software",
-    "modality": "not a CR or DX image",
-    "sop_class": "not a radiograph",
-    "multiple_frames": "more than one frame",
-    "species": "not a human patient",
-    "quality_control": "a quality control image",
-    "for_processing": "not for presentation",
-    "companion": "derived from another image of the exposure",
-    "derived_view": "a derived view",
-    "body_part": "another body part",
-    "view": "not a frontal view",
-    "too_small": "too few pixels for a radiograph",
-    "aspect": "not the shape of a chest radiograph",
-    "contrast": "next to no contrast",
-    "inverted": "grey scale looks inverted",
-    "rotated": "looks rotated",
-    "anatomy_not_assessable": "anatomy not assessable",
-    "not_frontal_chest": "unlike a frontal chest radiograph",
-    "unlike_training": "unlike the training data",
-    # the scope's
-    "calling_ae_title": "from a sender out of scope",
-    "prior": "acquired too long ago",
-    "age": "patient younger than the age limit",
-    "age_unknown": "patient of unknown age",
-    # of what was kept
-    "file_missing": "the file is no longer there",
-    "file_damaged": "the file has changed since it was received",
-    "conflict": "other pixels than those first received under this UID",
-    # of the work on it
-    "not_finite": "the networks gave no number",
-    "error": "the node could not do it",
-    "unfit_object": "the result did not pass the check before it is sent",
-    "too_many_attempts": "the node could not do it, however often it tried",
-    "not_reached": "the node did not come to it",
-    "recalled": "the earlier result was taken back",
-    "rejected": "the images were rejected",
-    # the decoder's
-    "unreadable": "the file cannot be read",
-    "unparsable": "the file is damaged",
-    "implausible_data_set": "the data set is built as no radiograph is",
-    "truncated": "the file ends too early",
-    "unsupported_transfer_syntax": "this compression is not decoded",
-    "no_pixel_data": "no pixels in the file",
-    "implausible_pixels": "the description of the pixels contradicts itself",
-    "too_large": "more pixels than the node takes",
-    "multi_frame": "more than one frame",
-    "colour": "a colour picture",
-    "unsupported_pixels": "this kind of pixels is not read",
-    "decode_failed": "the compressed pixels do not decode",
-    "decode_crashed": "decoding failed",
-    "decode_timeout": "decoding took too long",
-    "decode_memory": "decoding took too much memory",
-}
-
-
-#: Why a finding is undetermined, by its reason code.
-UNDETERMINED = {
-    "mask_disagreement": NETWORKS_DISAGREE,
-    "anatomy_not_found": "lungs and heart were found in too small a part of the image",
-}
-
-
-def why_undetermined(reason: str | None) -> str:
-    """Why a finding could not be said to be flagged or not."""
-    return UNDETERMINED.get(reason or "", NETWORKS_DISAGREE)
-
-
-def name_of(label: str) -> str:
-    """A label as people say it."""
-    return NAMES.get(label, label.replace("_", " "))
-
-
-def reason_in_words(code: str | None) -> str:
-    """A reason code as people say it; characters that no code has are left out."""
-    if not code:
-        return "no reason recorded"
-    return REASONS.get(code, re.sub(r"[^A-Za-z0-9 ,.()-]", " ", code.replace("_", " "))).strip()
+# --- what needs no words -------------------------------------------------------------------------
 
 
 def is_other_view(result: ImageResult) -> bool:
@@ -159,73 +55,165 @@ def ordered(findings: Sequence[Finding], urgency: Sequence[str]) -> list[Finding
     return sorted(findings, key=place)
 
 
-def headline(result: ImageResult) -> str:
-    """The first thing said of an image."""
-    if result.outcome is Outcome.OUT_OF_SCOPE:
-        return "Out of scope"
-    if result.outcome is not Outcome.SCREENED:
-        return "Not analysed (view)" if is_other_view(result) else NOT_SCREENED
-    flagged = len(in_state(result.findings, FindingState.FLAGGED))
-    undetermined = len(in_state(result.findings, FindingState.UNDETERMINED))
-    parts = [f"{flagged} flagged"] if flagged else []
-    parts += [f"{undetermined} undetermined"] if undetermined else []
-    if parts:
-        return ", ".join(parts)
-    if not in_state(result.findings, FindingState.NOT_FLAGGED):
-        return "No finding evaluated."
-    return NOTHING_FLAGGED
+# --- the words -----------------------------------------------------------------------------------
 
 
-def not_evaluated(result: ImageResult) -> str | None:
-    """The sentence that lists what was not evaluated and why; None where all was."""
-    findings = in_state(result.findings, FindingState.NOT_EVALUATED)
-    if not findings:
-        return None
-    listed = (f"{name_of(f.label)} ({reason_in_words(f.reason)})" for f in findings)
-    return f"Not evaluated: {', '.join(listed)}."
+@dataclass(frozen=True, eq=False)
+class Words:
+    """The sentences of one language, made of its catalogue."""
+
+    catalogue: Catalogue
+
+    @property
+    def language(self) -> Concept:
+        """RFC 5646's tag as a code (PS3.16 CID 5000)."""
+        return Concept(self.catalogue.tag, "RFC5646", self.catalogue.meaning)
+
+    def heading(self, concept: Concept) -> Concept:
+        """A concept that people read as a heading: its code with the word of the language.
+
+        For our own scheme and for headings of a text; other codes keep the standard's meanings.
+        """
+        word = self.catalogue.headings.get(_HEADINGS.get(concept.value, concept.value))
+        return concept if word is None else concept._replace(meaning=word)
+
+    def name_of(self, label: str) -> str:
+        """A label as people say it."""
+        return self.catalogue.findings.get(label, label.replace("_", " "))
+
+    def names(self, findings: Iterable[Finding]) -> str:
+        """Findings one after the other."""
+        return self.catalogue.says.between.join(self.name_of(f.label) for f in findings)
+
+    def why_undetermined(self, reason: str | None) -> str:
+        """Why a finding could not be said to be flagged or not."""
+        known = self.catalogue.undetermined
+        return known.get(reason or "", known["mask_disagreement"])
+
+    def reason(self, code: str | None) -> str:
+        """A reason code as people say it; characters that no code has are left out."""
+        if not code:
+            return self.catalogue.says.no_reason
+        plain = re.sub(r"[^A-Za-z0-9 ,.()-]", " ", code.replace("_", " "))
+        return self.catalogue.reasons.get(code, plain).strip()
+
+    def headline(self, result: ImageResult) -> str:
+        """The first thing said of an image."""
+        says = self.catalogue.says
+        if result.outcome is Outcome.OUT_OF_SCOPE:
+            return says.out_of_scope
+        if result.outcome is not Outcome.SCREENED:
+            return says.other_view if is_other_view(result) else says.not_screened
+        flagged = len(in_state(result.findings, FindingState.FLAGGED))
+        undetermined = len(in_state(result.findings, FindingState.UNDETERMINED))
+        parts = [says.flagged.format(number=flagged)] if flagged else []
+        parts += [says.undetermined.format(number=undetermined)] if undetermined else []
+        if parts:
+            return says.between.join(parts)
+        if not in_state(result.findings, FindingState.NOT_FLAGGED):
+            return says.nothing_evaluated
+        return says.nothing_flagged
+
+    def found(self, result: ImageResult) -> list[str]:
+        """The headline of a screened image in sentences that name the findings."""
+        says = self.catalogue.says
+        flagged = in_state(result.findings, FindingState.FLAGGED)
+        undetermined = in_state(result.findings, FindingState.UNDETERMINED)
+        said = [says.flagged_are.format(listed=self.names(flagged))] if flagged else []
+        if undetermined:
+            said.append(says.undetermined_are.format(listed=self.names(undetermined)))
+        return said or [self.headline(result)]
+
+    def not_evaluated(self, result: ImageResult) -> str | None:
+        """The sentence that lists what was not evaluated and why; None where all was."""
+        says = self.catalogue.says
+        findings = in_state(result.findings, FindingState.NOT_EVALUATED)
+        if not findings:
+            return None
+        listed = (
+            says.because.format(finding=self.name_of(f.label), reason=self.reason(f.reason))
+            for f in findings
+        )
+        return says.not_evaluated.format(listed=says.between.join(listed))
+
+    def summary(self, result: ImageResult) -> str:
+        """What became of one image, in sentences."""
+        says = self.catalogue.says
+        if result.outcome is not Outcome.SCREENED:
+            end = "" if is_other_view(result) else f": {self.reason(result.reason)}"
+            return f"{self.headline(result)}{end}. {says.read_without}"
+        not_evaluated = self.not_evaluated(result)
+        said = [*self.found(result), says.no_exclusion, says.never_looked_for]
+        said += [not_evaluated] if not_evaluated else []
+        if result.cardiothoracic_ratio is None:
+            said.append(says.ratio_is.format(said=self.ratio_missing(result)))
+        return " ".join(said)
+
+    def sensitivities(self, result: ImageResult, model: Model) -> str | None:
+        """The sensitivity of each evaluated finding at its operating point; None without any.
+
+        What was not flagged weighs as much as the share of such findings that would have been.
+        """
+        says = self.catalogue.says
+        evaluated = [f for f in result.findings if f.state is not FindingState.NOT_EVALUATED]
+        known = {figures.label: figures.sensitivity for figures in model.figures}
+        if not evaluated:
+            return None
+        listed = (f"{self.name_of(f.label)} {self.tenths(known.get(f.label))}" for f in evaluated)
+        return says.sensitivities.format(listed=says.between.join(listed))
+
+    def tenths(self, sensitivity: float | None) -> str:
+        """A sensitivity without decimals or percent: how many of ten are found in validation."""
+        if sensitivity is None:
+            return self.catalogue.says.unknown
+        number = int(sensitivity * 10 + 0.5)
+        if number == 10 and sensitivity < 1:
+            number = 9  # rounding must not promise that nothing is missed
+        return self.catalogue.says.tenths.format(number=number)
+
+    def ratio_missing(self, result: ImageResult) -> str:
+        """Why there is no cardiothoracic ratio."""
+        says = self.catalogue.says
+        return says.not_measured_view if result.header.view != "PA" else says.not_measured
+
+    def number(self, value: float) -> str:
+        """A ratio as people of the language write it, with two decimals."""
+        return f"{value:.2f}".replace(".", self.catalogue.says.decimal)
+
+    def calibration(self, calibrated: bool) -> str:
+        """Whether the network's numbers may be read as probabilities."""
+        says = self.catalogue.says
+        return says.calibrated if calibrated else says.not_calibrated
+
+    def sentence(self, words: str) -> str:
+        """Words that stand alone: with a capital letter, the rest as it is."""
+        return words[:1].upper() + words[1:]
 
 
-def summary(result: ImageResult) -> str:
-    """What became of one image, in sentences."""
-    if result.outcome is not Outcome.SCREENED:
-        end = "" if is_other_view(result) else f": {reason_in_words(result.reason)}"
-        return f"{headline(result)}{end}. {READ_WITHOUT}"
-    said = [headline(result), NO_EXCLUSION, NEVER_LOOKED_FOR, not_evaluated(result)]
-    if result.cardiothoracic_ratio is None:
-        said.append(f"Cardiothoracic ratio {ratio_missing(result)}.")
-    return " ".join(s if s.endswith(".") else f"{s}." for s in said if s)
+#: Headings by the code of their concept, where the catalogue calls them otherwise.
+_HEADINGS = {
+    "121111": "summary",
+    "121070": "findings",
+    "121106": "comment",
+    "373068000": "undetermined",
+    "ct-ratio": "ratio",
+}
 
 
-def sensitivities(result: ImageResult, model: Model) -> str | None:
-    """The sensitivity of each evaluated finding at its operating point; None where there is none.
+@functools.cache
+def words(name: str) -> Words:
+    """The words of one language. SettingsError where it has no catalogue."""
+    return Words(language.catalogue(name))
 
-    What was not flagged weighs as much as the share of such findings that would have been.
+
+@functools.cache
+def _plain(name: str) -> Words:
+    return Words(language.in_ascii(name))
+
+
+def fitting(name: str, source: pydicom.Dataset) -> Words:
+    """The words that may stand in one data set with the patient of `source` (PS3.5 6.1.2).
+
+    In ISO_IR 192 all of them; else those in ASCII, which fit every character set.
     """
-    evaluated = [f for f in result.findings if f.state is not FindingState.NOT_EVALUATED]
-    known = {figures.label: figures.sensitivity for figures in model.figures}
-    if not evaluated:
-        return None
-    listed = (f"{name_of(f.label)} {sensitivity(known.get(f.label))}" for f in evaluated)
-    return f"Sensitivity in validation: {', '.join(listed)}."
-
-
-def ratio_missing(result: ImageResult) -> str:
-    """Why there is no cardiothoracic ratio."""
-    return NOT_MEASURED_VIEW if result.header.view != "PA" else NOT_MEASURED
-
-
-def calibration(calibrated: bool) -> str:
-    """Whether the network's numbers may be read as probabilities."""
-    if calibrated:
-        return "Outputs are calibrated on validation data."
-    return "Outputs are not calibrated: they do not compare across findings."
-
-
-def sensitivity(value: float | None) -> str:
-    """A sensitivity without decimals or percent: how many of ten are found in validation."""
-    if value is None:
-        return UNKNOWN
-    tenths = int(value * 10 + 0.5)
-    if tenths == 10 and value < 1:
-        return "9 of 10"  # rounding must not promise that nothing is missed
-    return f"{tenths} of 10"
+    return words(name) if is_unicode(source) else _plain(name)

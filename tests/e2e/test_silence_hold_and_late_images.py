@@ -24,7 +24,7 @@ from prescreen import node
 from prescreen.audience import reaches_bar
 from prescreen.dicom.capture import SECONDARY_CAPTURE
 from prescreen.dicom.report import COMPREHENSIVE_3D_SR
-from prescreen.dicom.wording import NOT_SCREENED, name_of
+from prescreen.dicom.wording import words
 from prescreen.nets.weights import describe
 from prescreen.store import audit
 from prescreen.store.destinations import Destinations
@@ -375,7 +375,7 @@ def test_a_blank_picture_that_says_chest_gets_a_notice(street: Street, tmp_path:
     assert (record.study["outcome"], record.study["reason"]) == ("not_screened", "contrast")
     assert record.findings == ()
     (report,), (capture,) = street.reports(study_of(path)), street.captures(study_of(path))
-    assert NOT_SCREENED in texts(report)
+    assert words("en").catalogue.says.not_screened in texts(report)
     assert "NOT SCREENED" in capture.SeriesDescription
 
 
@@ -399,7 +399,9 @@ def test_readers_see_no_finding_below_the_bar(street: Street, first: First) -> N
     model = describe(node.weights_dir(settings))
     below = [label for label in LABELS if not reaches_bar(model, label, "PA", settings.report)]
     said = texts(street.reports(first.study, "readers")[0])
-    listed = [label for label in LABELS if f"{name_of(label)} (below release bar" in said]
+    listed = [
+        label for label in LABELS if f"{words('en').name_of(label)} (below release bar" in said
+    ]
     assert listed == below
     everything = texts(street.reports(first.study)[0])
     assert "(below release bar" not in everything.split("Not evaluated")[-1]

@@ -34,7 +34,8 @@ def test_ohif_draws_the_regions_where_they_are(found: Observed) -> None:
 
 
 def test_ohif_shows_what_was_found_and_what_it_is_not(found: Observed) -> None:
-    for words in (wording.NO_EXCLUSION, wording.NEVER_LOOKED_FOR, "not a report"):
+    says = wording.words("en").catalogue.says
+    for words in (says.no_exclusion, says.never_looked_for, "not a report"):
         assert words in found.words["sr"]
 
 

@@ -22,7 +22,7 @@ from tests.peers.dicom3tools import errors_of
 
 #: The 14th output of TorchXRayVision, Hernia, was never trained in this one.
 POINTS = [0.1 + 0.02 * k for k in range(13)] + [float("nan")] * 5
-SAID = "Not evaluated: Hiatal hernia (unknown to the weights)."
+SAID = "Not evaluated: Hiatal hernia (not in the weights)."
 
 
 def prescreen(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:

@@ -67,11 +67,11 @@ class Observed:
     under_the_standards_title: str = ""
 
 
-def screened(folder: Path) -> dict[str, Written]:
+def screened(folder: Path, language: str = "en") -> dict[str, Written]:
     """Every kind of object of one real chest, through the networks that are shipped."""
     from prescreen.nets.screener import Screener
 
-    configured = settings.load(data_dir=folder)
+    configured = settings.load(data_dir=folder, report={"language": language})
     screener = Screener(node.weights_dir(configured), "cpu")
     header = results.chest_header()
     instance = Instance(
@@ -195,7 +195,7 @@ def _shows_the_findings(page: Browser, found: Observed) -> bool:
 
 
 def _shows_the_sentences(page: Browser, found: Observed) -> bool:
-    return wording.NEVER_LOOKED_FOR in page.text()
+    return wording.words("en").catalogue.says.never_looked_for in page.text()
 
 
 def shows_the_page(page: Browser, found: Observed) -> bool:

@@ -23,10 +23,13 @@ KINDS = (
 )
 
 
-def every_kind(source: pydicom.Dataset, radiograph: Radiograph | None = None) -> dict[str, bytes]:
+def every_kind(
+    source: pydicom.Dataset, radiograph: Radiograph | None = None, language: str = "en"
+) -> dict[str, bytes]:
     """One file of each of KINDS; series and instance UIDs differ."""
     screened, not_screened = results.screened(source), results.not_screened(source)
-    common: dict[str, Any] = {"settings": Report(), "made": results.MADE}
+    settings = Report.model_validate({"language": language})
+    common: dict[str, Any] = {"settings": settings, "made": results.MADE}
 
     def uids(number: int) -> dict[str, Any]:
         return {
@@ -35,7 +38,7 @@ def every_kind(source: pydicom.Dataset, radiograph: Radiograph | None = None) ->
         }
 
     def document(number: int, result: Any, **more: Any) -> Document:
-        return results.document(source, [result], **uids(number), **more)
+        return results.document(source, [result], settings=settings, **uids(number), **more)
 
     def page(number: int, result: Any) -> bytes:
         keywords = common | uids(number)

@@ -217,18 +217,6 @@ def test_png_holds_the_same_pixels() -> None:
     assert np.array_equal(np.asarray(Image.open(io.BytesIO(png(pixels)))), pixels)
 
 
-@pytest.mark.parametrize("rows", [720, 1080, 2160])
-def test_no_text_of_a_row_runs_into_the_next(rows: int) -> None:
-    grid = page.Grid(rows)
-    name, bar, state, right = page._columns(grid)
-    for label in LABELS:
-        title = f"{wording.name_of(label)} *"
-        assert name + ink.width_of(title, grid(29), bold=True) <= bar
-    for said in page._STATES.values():
-        end = state + ink.width_of(said, grid(23), bold=True)
-        assert end <= right - ink.width_of("10 of 10", grid(22))
-
-
 def test_notes_and_foot_do_not_overlap_at_their_longest() -> None:
     """All that may stand under the rows: between them and the foot some ground is left."""
     source = results.chest()

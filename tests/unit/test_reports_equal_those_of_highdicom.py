@@ -35,6 +35,8 @@ from prescreen.settings import Report
 from prescreen.study import Finding, FindingState, ImageResult, Network
 from tests import results
 
+WORDS = wording.words("en")
+
 Tree = tuple[Any, ...]
 
 
@@ -111,7 +113,7 @@ def _finding_group(
     coded, network = FINDINGS[finding.label], results.model().findings
     operating_point = f"operating point {finding.threshold:.4f}"
     algorithm = _algorithm(network, [operating_point])
-    name = wording.name_of(finding.label)
+    name = WORDS.name_of(finding.label)
     if finding.state is FindingState.NOT_EVALUATED:
         return _group(
             source,
@@ -135,7 +137,7 @@ def _finding_group(
         source,
         finding.label,
         algorithm,
-        [f"{name}: {wording.NETWORKS_DISAGREE}."] if undetermined else [],
+        [f"{name}: {WORDS.why_undetermined(None)}."] if undetermined else [],
         finding_type=_hd(coded.concept) if flagged else None,
         finding_sites=[FindingSite(_hd(coded.site))],
         measurements=[Measurement(_hd(measured), value, _hd(unit))],
@@ -276,9 +278,9 @@ def _reference(source: pydicom.Dataset, result: ImageResult) -> pydicom.Dataset:
         "Image",
         _algorithm(network, _parameters()),
         [
-            wording.summary(result),
-            wording.calibration(False),
-            wording.sensitivities(result, results.model()) or "",
+            WORDS.summary(result),
+            WORDS.calibration(False),
+            WORDS.sensitivities(result, results.model()) or "",
         ],
         qualitative_evaluations=_evaluations(SUMMARY_OF_DETECTIONS=codes.PARTIALLY_SUCCEEDED),
     )

@@ -135,19 +135,19 @@ def test_a_page_with_nothing_flagged_says_all_it_must(monkeypatch: pytest.Monkey
 
 def test_every_reason_of_gate_and_decoder_has_its_words() -> None:
     for reason in [*Reason, *ImageReason]:
-        assert reason.value in wording.REASONS, reason
+        assert reason.value in wording.words("en").catalogue.reasons, reason
 
 
 def test_an_unknown_reason_is_said_without_odd_characters() -> None:
-    assert wording.reason_in_words("later_found\x1b<reason>") == "later found  reason"
-    assert wording.reason_in_words(None) == "no reason recorded"
+    assert wording.words("en").reason("later_found\x1b<reason>") == "later found  reason"
+    assert wording.words("en").reason(None) == "no reason recorded"
 
 
 @pytest.mark.parametrize(
     ("value", "said"), [(None, "-"), (0.0, "0 of 10"), (0.84, "8 of 10"), (0.97, "9 of 10")]
 )
 def test_a_sensitivity_never_rounds_up_to_certainty(value: float | None, said: str) -> None:
-    assert wording.sensitivity(value) == said
+    assert wording.words("en").tenths(value) == said
 
 
 def test_meanings_of_our_concepts_hold_no_forbidden_word() -> None:
