@@ -89,6 +89,11 @@ def test_f1_a_receiver_killed_200_times_loses_nothing(tmp_path: Path) -> None:
     """More than 100 instances are acknowledged a kill, by four senders. KILLS=40 asks for fewer."""
     chance, kills = random.Random(20_260_131), int(os.environ.get("KILLS", "200"))
     with house(tmp_path) as home:
+        # nobody screens meanwhile, and nobody is to be told that too many wait
+        everything = home.config.read_text().replace(
+            "[receive]", "[receive]\nmax_waiting = 10000000"
+        )
+        home.config.write_text(everything)
         with Wired(home, tmp_path, 4) as streams:
             for kill in range(kills):
                 # never behind the mean for long, and many a kill before the first answer
