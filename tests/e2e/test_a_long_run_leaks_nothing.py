@@ -104,3 +104,36 @@ def test_l6_a_planted_leak_is_found(what: str) -> None:
             process.kill()
     said = leaks(figures(watch.samples, 1.0, 4.0))
     assert [line.split()[1] for line in said] == ([] if what == "nothing" else [what])
+
+
+ROOT = Path(__file__).parents[2]
+
+#: What Python runs first where it is found: the receiver keeps what it received.
+PLANTED = """
+import sys, threading, time
+
+def plant():
+    while not hasattr(pipeline := sys.modules.get("prescreen.pipeline"), "deliver"):
+        time.sleep(0.1)
+    keep, kept = pipeline.keep, []
+
+    def leaking(incoming, **parts):
+        kept.append(incoming.part10[:])
+        return keep(incoming, **parts)
+
+    pipeline.keep = leaking
+
+threading.Thread(target=plant, daemon=True).start()
+"""
+
+
+@pytest.mark.soak
+def test_l6_a_leak_planted_in_a_node_is_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "sitecustomize.py").write_text(PLANTED)
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), str(ROOT)]))
+    with soaked(tmp_path, minutes=2.0, pace=6.0) as ran:
+        said = leaks(ran.figures["processes"])
+        told("l6_planted", {"leaks": said})
+        assert [line.split()[:2] for line in said] == [["receive:", "memory"]]
