@@ -3,7 +3,8 @@
 Needs torch, torchvision, numpy and safetensors, nothing else of the node's; what is not installed,
 or not on this machine, is said and left out. Each way runs in a process of its own with a limit on
 its time, so that a compiler that hangs costs that way alone. `difference` is the largest difference
-in a probability from torch as it comes, on the same pictures.
+in a probability from torch as it comes, on the same pictures. `cpu_ms` is the processors' time for
+an image: where other work is on the machine, that is what can be compared.
 """
 
 from __future__ import annotations
@@ -12,10 +13,10 @@ import argparse
 import json
 import os
 import platform
-import shutil
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -26,7 +27,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the node sets it, befo
 import torch
 from torch import Tensor, nn
 
-from prescreen.nets import architecture, engine, weights
+from prescreen.nets import architecture, compiled, engine, runtimes, weights
 from prescreen.nets.screener import Drawing, Seeing
 from prescreen.study import ORGANS
 
@@ -67,27 +68,30 @@ def missing(way: str) -> str | None:
     """Why a way cannot be gone here, None where it can."""
     if way in GPU_WAYS:
         return None if torch.cuda.is_available() else "no CUDA device"
-    if way == "compiled":
-        found = any(shutil.which(name) for name in ("c++", "g++", "clang++"))
-        return None if found else "no C++ compiler on this machine"
-    if way in engine.NEEDS and way not in engine.installed():
-        return "not installed"
-    return None
+    return runtimes.absent(way) if way in runtimes.NEEDS else None
 
 
 def made(way: str, module: nn.Module, size: int, batch: int) -> Run:
     """The module made ready to be run in one way, with batches of one size."""
-    if way in engine.NEEDS:
-        return engine.Pass(module, size, way)
     if way in GPU_WAYS:
         return _on_gpu(way, module, size, batch)
+    if way == "compiled":
+        return _compiled(module, size)
+    if way in runtimes.NEEDS:
+        return engine.Pass(module, size, way)
     if way == "folded":
         return engine.Pass(module, size, "torch")
     layout = torch.contiguous_format if way == "eager" else torch.channels_last
-    module = module.to(memory_format=layout)
-    if way == "compiled":
-        return torch.compile(engine.folded(module))
-    return module
+    return module.to(memory_format=layout)
+
+
+def _compiled(module: nn.Module, size: int) -> Run:
+    """As the node does it, once; what is measured is the pass alone."""
+    with tempfile.TemporaryDirectory(prefix="prescreen-compiled-") as folder:
+        os.environ["TORCHINDUCTOR_CACHE_DIR"] = folder
+        file = Path(folder) / "network.pt2"
+        compiled.compile_to(file, engine.folded(module), size)
+        return compiled.opened(file)
 
 
 def _on_gpu(way: str, module: nn.Module, size: int, batch: int) -> Run:
@@ -124,7 +128,7 @@ def _on_gpu(way: str, module: nn.Module, size: int, batch: int) -> Run:
 @torch.inference_mode()
 def one_way(way: str, folder: Path, batches: Sequence[int], seconds: float) -> dict[str, Any]:
     """Images a second by network and batch, and the largest difference in a probability."""
-    told: dict[str, Any] = {"images_s": {}, "difference": 0.0}
+    told: dict[str, Any] = {"images_s": {}, "cpu_ms": {}, "difference": 0.0}
     for name, (module, size, probabilities) in networks(folder).items():
         wanted = [probabilities(tuple(module(pictures(size, n)))) for n in batches]
         rates = told["images_s"].setdefault(name, {})
@@ -135,7 +139,9 @@ def one_way(way: str, folder: Path, batches: Sequence[int], seconds: float) -> d
             seen = pictures(size, n)
             apart = float((probabilities(run(seen)) - answers).abs().max())
             told["difference"] = max(told["difference"], apart)
-            rates[str(n)] = n / seconds_of(run, way, seen, seconds)
+            wall, cpu = seconds_of(run, way, seen, seconds)
+            rates[str(n)] = n / wall
+            told["cpu_ms"].setdefault(name, {})[str(n)] = 1000 * cpu / n
         if way in GPU_WAYS:
             told.setdefault("share_of_bf16_peak", {})[name] = share(name, folder, rates)
     return told
@@ -149,19 +155,21 @@ def pictures(size: int, count: int) -> Tensor:
     return fine.contiguous(memory_format=torch.channels_last)
 
 
-def seconds_of(run: Run, way: str, seen: Tensor, at_least: float) -> float:
-    """The median time of a pass, once it is warm."""
+def seconds_of(run: Run, way: str, seen: Tensor, at_least: float) -> tuple[float, float]:
+    """The median time of a pass, once it is warm: on the clock, and of the processors."""
     gpu = way in GPU_WAYS
     seen = seen.to("cuda") if gpu else seen
     run(seen)
     taken: list[float] = []
+    busy: list[float] = []
     while sum(taken) < at_least or len(taken) < 3:
-        begun = time.perf_counter()
+        begun, used = time.perf_counter(), time.process_time()
         run(seen)
         if gpu:
             torch.cuda.synchronize()
         taken.append(time.perf_counter() - begun)
-    return statistics.median(taken)
+        busy.append(time.process_time() - used)
+    return statistics.median(taken), statistics.median(busy)
 
 
 def share(name: str, folder: Path, rates: Mapping[str, float]) -> float | None:
@@ -234,14 +242,19 @@ def lines(told: Mapping[str, Any]) -> list[str]:
     said = []
     for way, one in told.items():
         if "skipped" in one:
-            said.append(f"{way:24} {one['skipped']}")
+            said.append(f"{way:16} {one['skipped']}")
             continue
         for name, rates in one["images_s"].items():
-            figures = "  ".join(f"batch {n}: {rate:8.1f}" for n, rate in rates.items())
-            said.append(f"{way:24} {name:12} images/s  {figures}  differs {one['difference']:.1e}")
+            cpu = one["cpu_ms"][name]
+            figures = "  ".join(
+                f"batch {n}: {rate:7.1f} ({cpu[n]:5.1f} ms)" for n, rate in rates.items()
+            )
+            said.append(
+                f"{way:16} {name:12} images/s (CPU) {figures}  differs {one['difference']:.1e}"
+            )
         for name, part in one.get("share_of_bf16_peak", {}).items():
             known = "peak not known" if part is None else f"{100 * part:.1f} %"
-            said.append(f"{way:24} {name:12} share of the bf16 peak: {known}")
+            said.append(f"{way:16} {name:12} share of the bf16 peak: {known}")
     return said
 
 

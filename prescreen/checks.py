@@ -11,7 +11,8 @@ from prescreen import frontal, housekeeping, node
 from prescreen.dicom.language import face
 from prescreen.dicom.send import echo
 from prescreen.dicom.tls import for_listening
-from prescreen.errors import PrescreenError
+from prescreen.errors import PrescreenError, SettingsError
+from prescreen.nets import runtimes
 from prescreen.nets.weights import describe
 from prescreen.settings import Destination, ReceiveTLS, Settings
 from prescreen.store import audit
@@ -34,6 +35,7 @@ def run(settings: Settings, config: Path | None) -> list[Check]:
     checks.append(Check("metrics", True, _metrics(settings)))
     checks.append(_tried("weights", lambda: _weights(settings)))
     checks.append(_tried("language", lambda: _language(settings)))
+    checks.append(_tried("engine", lambda: _engine(settings)))
     checks.append(_tried("store", lambda: _store(settings)))
     checks.append(_tried("room", lambda: _room(settings)))
     watched = settings.housekeeping.model_copy(update={"certificates": settings.certificates})
@@ -98,6 +100,24 @@ def _language(settings: Settings) -> str:
     report = settings.report
     found = face(report.language, report.font)
     return f"{report.language}, written with {found.path or 'the font that Pillow carries'}"
+
+
+def _engine(settings: Settings) -> str:
+    """What the networks ran on last, and why on nothing faster."""
+    wanted = settings.screen.engine
+    if wanted != "auto" and (reason := runtimes.absent(wanted)) is not None:
+        raise SettingsError(f"screen.engine = {wanted!r} cannot be had ({reason})")
+    loaded = list(audit.events(node.open_store(settings).engine, kind="weights.loaded"))
+    if not loaded:
+        return f"not run yet; the first of these that answers as torch: {_order(wanted)}"
+    last = loaded[-1]
+    reasons = "; ".join(str(reason) for reason in last.detail.get("passed_over", []))
+    said = f"{last.detail['engine']} since {last.at:%Y-%m-%d %H:%M} UTC"
+    return f"{said} ({reasons})" if reasons else said
+
+
+def _order(wanted: str) -> str:
+    return ", ".join(name for name in runtimes.installed() if wanted in ("auto", name))
 
 
 def _store(settings: Settings) -> str:

@@ -14,11 +14,11 @@ import sys
 import threading
 import time
 from collections.abc import Callable, MutableMapping, Sequence
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import AbstractContextManager, ExitStack, closing
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from sqlalchemy import Engine
 
@@ -41,6 +41,10 @@ from prescreen.store.spool import Spool
 from prescreen.study import Incoming, Job, Unfinished
 from prescreen.supervisor import GRACE, ROLES, Supervisor
 from prescreen.worker import Worker, stop_on_signals
+
+if TYPE_CHECKING:
+    from prescreen.nets.compiled import Compiling
+    from prescreen.nets.screener import Screener
 
 logger = logging.getLogger(__name__)
 
@@ -68,6 +72,10 @@ def open_store(settings: Settings, crash: Callable[[str], None] = _nothing) -> S
 
 #: Below the data directory: the weights that were chosen, a folder each, never changed.
 WEIGHTS = "weights"
+#: Below the data directory: networks compiled for this machine; may be removed at any time.
+COMPILED = "compiled"
+#: Seconds after its start that a node compiles its networks, where that is worth a try.
+_COMPILE_AFTER = 600.0
 
 
 def weights_dir(settings: Settings) -> Path:
@@ -234,9 +242,21 @@ def screen(
         choices = Choices(store.engine)
         while not stop.is_set():
             choice = choices.current()
-            worker = _screener(settings, store, decoder)
-            is_over = partial(_differs, choices, choice)
-            _run_until([worker], stop, is_over if settings.weights_dir is None else None)
+            folder = weights_dir(settings)
+            screener = _screener(settings, folder)
+            worker = _worker(settings, store, decoder, screener)
+            compiling = _compiling(settings, folder, screener)
+            with closing(compiling):
+                _run_until([worker], stop, partial(_is_over, settings, choices, choice, compiling))
+
+
+def _is_over(
+    settings: Settings, choices: Choices, choice: Choice | None, compiling: Compiling
+) -> bool:
+    if compiling.is_ready():
+        logger.info("the networks have been compiled; loading them")
+        return True
+    return settings.weights_dir is None and _differs(choices, choice)
 
 
 def _differs(choices: Choices, choice: Choice | None) -> bool:
@@ -249,12 +269,28 @@ def _differs(choices: Choices, choice: Choice | None) -> bool:
     return True
 
 
-def _screener(settings: Settings, store: Store, decoder: Decoder) -> Worker[Job]:
+def _screener(settings: Settings, folder: Path) -> Screener:
     # torch takes seconds to load: what is wrong so far has been said by now
     from prescreen.nets.screener import Screener
 
+    kept = settings.data_dir / COMPILED
+    return Screener(folder, device_of(settings), settings.screen.engine, kept)
+
+
+def _compiling(settings: Settings, folder: Path, screener: Screener) -> Compiling:
+    """What compiles the networks in a while, where they run on torch for want of the better.
+
+    Where torch is what was asked for, or a GPU runs it, nothing was passed over.
+    """
+    from prescreen.nets.compiled import Compiling
+
+    after = 0.0 if settings.screen.engine == "compiled" else _COMPILE_AFTER
+    wanted = screener.engine == "torch" and screener.passed_over
+    return Compiling(folder, settings.data_dir / COMPILED, after if wanted else math.inf)
+
+
+def _worker(settings: Settings, store: Store, decoder: Decoder, screener: Screener) -> Worker[Job]:
     limits = settings.screen
-    screener = Screener(weights_dir(settings), device_of(settings), limits.engine)
     # what is missing shall be said at the start, not of every study
     frontal.shipped()
     face(settings.report.language, settings.report.font)
@@ -271,8 +307,9 @@ def _screener(settings: Settings, store: Store, decoder: Decoder) -> Worker[Job]
         weights=weights,
         rules=gate.VERSION,
     )
-    audit.record(store.engine, "weights.loaded", {"weights": weights, "engine": screener.engine})
-    logger.info("screening with weights %s (%s)", model.findings.sha256[:12], screener.engine)
+    engine = {"engine": model.findings.engine, "passed_over": list(screener.passed_over)}
+    audit.record(store.engine, "weights.loaded", {"weights": weights, **engine})
+    logger.info("screening with weights %s (%s)", model.findings.sha256[:12], model.findings.engine)
     return Worker(
         claim,
         partial(pipeline.screen, tools=tools),

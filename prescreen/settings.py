@@ -140,7 +140,7 @@ class Screen(Section):
     stuck_seconds: float = Field(default=900, gt=0)
     quality_rejections: Literal["obey", "ignore"] = "obey"
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    engine: Literal["auto", "torch", "onnxruntime", "openvino"] = "auto"
+    engine: Literal["auto", "torch", "compiled", "onnxruntime", "openvino"] = "auto"
     decode_workers: int = Field(default=1, ge=1, le=16)
     decode_seconds: float = Field(default=20, gt=0)
     decode_memory_mb: int = Field(default=2_048, ge=256)

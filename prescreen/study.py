@@ -367,6 +367,7 @@ class Network:
     sha256: str
     device_uid: str  # changes whenever the weights do
     preset: str = ""
+    engine: str = ""  # what it ran on, with its version; empty where it has not run
 
 
 @dataclass(frozen=True)

@@ -206,9 +206,10 @@ def tracked(result: ImageResult, subject: str, content: Iterable[bytes], templat
 
 
 def weights_in_words(network: Network) -> tuple[str, ...]:
-    """Which weights a network ran with, as algorithm parameters."""
+    """Which weights a network ran with, and on what, as algorithm parameters."""
     preset = (f"preset {network.preset}",) if network.preset else ()
-    return (f"weights sha256 {network.sha256}", *preset)
+    engine = (f"engine {network.engine}",) if network.engine else ()
+    return (f"weights sha256 {network.sha256}", *preset, *engine)
 
 
 def _parameters(model: Model) -> tuple[str, ...]:

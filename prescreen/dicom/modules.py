@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Iterable
+from dataclasses import replace
 
 import pydicom
 
@@ -80,7 +81,8 @@ def put_equipment(
     elements.put("Manufacturer", manufacturer)
     elements.put("ManufacturerModelName", OWN_MODEL)
     elements.put("SoftwareVersions", __version__)
-    networks = dict.fromkeys((model.findings, model.lungs_heart, *earlier))
+    every = (model.findings, model.lungs_heart, *earlier)
+    networks = dict.fromkeys(replace(network, engine="") for network in every)  # each weights once
     items = [_contributing(manufacturer, network, made) for network in networks]
     elements.put("ContributingEquipmentSequence", items)
 

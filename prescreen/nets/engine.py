@@ -1,4 +1,4 @@
-"""What the networks' passes run on: torch itself, or OpenVINO or ONNX Runtime where installed.
+"""What the networks' passes run on: torch, or something faster that gives the same answers.
 
 All take and give float32 tensors and agree to 1e-3 in probability: an engine that does not, on
 the pictures it is tried with when it is made, is not used. On a GPU it is always torch.
@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import importlib.util
 import io
 import logging
 import tempfile
@@ -23,17 +22,10 @@ from torch import Tensor, fx, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from prescreen.errors import SettingsError
+from prescreen.nets import compiled, runtimes
 
 logger = logging.getLogger(__name__)
 
-#: The modules each engine needs; the one measured to be fastest on a CPU comes first.
-NEEDS: dict[str, tuple[str, ...]] = {
-    "openvino": ("openvino", "onnx"),
-    "onnxruntime": ("onnxruntime", "onnx"),
-    "torch": (),
-}
-#: The optional extra of the package that installs an engine.
-EXTRAS = {"openvino": "openvino", "onnxruntime": "onnx"}
 #: How far an engine's probabilities may be from those of torch.
 TOLERANCE = 1e-3
 
@@ -41,22 +33,28 @@ Outputs = tuple[Tensor, ...]
 Run = Callable[[Tensor], Outputs]
 
 
-def installed() -> tuple[str, ...]:
-    """The engines that can be had here, fastest first; torch is always the last of them."""
-    return tuple(
-        name for name, needs in NEEDS.items() if all(importlib.util.find_spec(m) for m in needs)
-    )
-
-
 class Pass:
     """One network's pass on an engine: pictures (N, 1, s, s) to a tuple of tensors.
 
-    `module` takes one tensor and gives a tuple. `name` is the engine it ended up on.
+    `module` takes one tensor and gives a tuple. `name` is the engine it ended up on, `passed_over`
+    says why faster ones are not used, a line each. `compiled_file` is what the engine of that
+    name opens.
     """
 
-    def __init__(self, module: nn.Module, size: int, name: str = "torch") -> None:
+    def __init__(
+        self,
+        module: nn.Module,
+        size: int,
+        name: str = "torch",
+        compiled_file: Path | None = None,
+    ) -> None:
         self.name = name
-        self._run = _MAKERS[name](module, size)
+        self.passed_over: tuple[str, ...] = ()
+        if name == "compiled":
+            assert compiled_file is not None
+            self._run = compiled.opened(compiled_file)
+        else:
+            self._run = _MAKERS[name](module, size)
 
     def __call__(self, pictures: Tensor) -> Outputs:
         return self._run(pictures)
@@ -69,40 +67,64 @@ def fastest(
     *,
     device: torch.device,
     wanted: str = "auto",
+    compiled_file: Path | None = None,
 ) -> Pass:
     """The module's pass on the fastest engine that is installed and gives torch's answers.
 
     `wanted` names one engine instead; SettingsError where that is not installed. `probabilities`
     takes what the module gives to the numbers (0…1) that are compared. What fails or differs is
-    logged and the next engine is taken.
+    logged and the next engine is taken. `compiled_file` is this very module compiled, where it was.
     """
     plain = Pass(module, size)
+    passed_over: list[str] = []
     for name in _candidates(device, wanted):
-        try:
-            with torch.inference_mode():
-                candidate = Pass(module, size, name)
-                difference = _difference(plain, candidate, size, probabilities)
-        except Exception as error:
-            logger.warning("%s cannot run this network (%s)", name, type(error).__name__)
-            continue
-        if difference <= TOLERANCE:
+        candidate, reason = _tried(plain, module, size, probabilities, name, compiled_file)
+        if candidate is not None:
+            candidate.passed_over = tuple(passed_over)
             return candidate
-        logger.warning("%s differs from torch by %.2g; it is not used", name, difference)
+        passed_over.append(f"{name}: {reason}")
+        logger.info("not on %s: %s", name, reason)
+    plain.passed_over = tuple(passed_over)
     return plain
 
 
 def _candidates(device: torch.device, wanted: str) -> tuple[str, ...]:
-    here = installed()
-    if wanted not in ("auto", *here):
-        extra = EXTRAS.get(wanted, wanted)
+    """The engines to try, the fastest first; none where torch is what it shall be."""
+    if wanted != "auto" and (reason := runtimes.absent(wanted)) is not None:
         raise SettingsError(
-            f"screen.engine = {wanted!r}: is not installed; "
-            f"pip install 'prescreen[{extra}]', or set engine = \"auto\""
+            f'screen.engine = {wanted!r} cannot be had ({reason}); or set engine = "auto"'
         )
-    if device.type != "cpu" or wanted == "torch":
+    if device.type != "cpu":
         return ()
-    chosen = here if wanted == "auto" else (wanted,)
+    chosen = tuple(runtimes.NEEDS) if wanted == "auto" else (wanted,)
     return tuple(name for name in chosen if name != "torch")
+
+
+def _tried(
+    plain: Pass,
+    module: nn.Module,
+    size: int,
+    probabilities: Callable[[Outputs], Tensor],
+    name: str,
+    compiled_file: Path | None,
+) -> tuple[Pass | None, str]:
+    """The pass on one engine, or None and why it is not to be had."""
+    reason = runtimes.absent(name)
+    if name == "compiled":
+        reason = None if compiled_file is not None else "not compiled for these weights"
+    if reason is not None:
+        return None, reason
+    try:
+        with torch.inference_mode():
+            candidate = Pass(module, size, name, compiled_file)
+            difference = _difference(plain, candidate, size, probabilities)
+    except Exception as error:
+        logger.warning("%s cannot run this network (%s)", name, type(error).__name__)
+        return None, f"cannot run this network ({type(error).__name__})"
+    if difference <= TOLERANCE:
+        return candidate, ""
+    logger.warning("%s differs from torch by %.2g; it is not used", name, difference)
+    return None, f"differs from torch by {difference:.2g}"
 
 
 def _difference(
@@ -112,6 +134,7 @@ def _difference(
     g = torch.Generator().manual_seed(1)
     coarse = torch.rand((3, 1, 8, 8), generator=g)
     pictures = nn.functional.interpolate(coarse, size=(size, size), mode="bilinear")
+    pictures = pictures.contiguous(memory_format=torch.channels_last)
     apart = [
         (probabilities(one(batch)) - probabilities(other(batch))).abs().max()
         for batch in (pictures[:1], pictures[1:])

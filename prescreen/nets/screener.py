@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +12,17 @@ import torch
 from torch import Tensor, nn
 
 from prescreen.errors import UnusableImage
-from prescreen.nets import architecture, densenet, engine, inputs, typical, unet, weights
+from prescreen.nets import (
+    architecture,
+    compiled,
+    densenet,
+    engine,
+    inputs,
+    runtimes,
+    typical,
+    unet,
+    weights,
+)
 from prescreen.nets.anatomy import anatomy_of
 from prescreen.study import (
     LABELS,
@@ -53,48 +65,75 @@ class Seeing(nn.Module):
         return (self.network.features(pictures),)
 
 
+def modules(loaded: Mapping[str, weights.Weights]) -> dict[str, nn.Module]:
+    """Both passes as the node makes them, by network."""
+    return {
+        "lungs_heart": Drawing(architecture.segmenter_of(loaded["lungs_heart"])),
+        "findings": Seeing(architecture.classifier_of(loaded["findings"])),
+    }
+
+
 class Screener:
     """Both networks, ready. Called with radiographs it answers with one `Screening` for each.
 
     `device` is `cuda` where there is one, else `cpu`; `engine_name` as in `engine.fastest`, which
-    raises SettingsError. The same radiograph gives the same answer whatever it is batched with,
-    to 1e-4. Raises WeightsError as `weights.load` does.
+    raises SettingsError; `kept` is where networks may have been compiled to. The same radiograph
+    gives the same answer whatever it is batched with, to 1e-4. Raises WeightsError as
+    `weights.load` does.
     """
 
     def __init__(
-        self, weights_folder: Path, device: str | None = None, engine_name: str = "auto"
+        self,
+        weights_folder: Path,
+        device: str | None = None,
+        engine_name: str = "auto",
+        kept: Path | None = None,
     ) -> None:
         loaded = weights.load(weights_folder)
         manifests = {name: w.manifest for name, w in loaded.items()}
         self._device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-        segmenter = architecture.segmenter_of(loaded["lungs_heart"]).to(self._device)
+        drawing = Drawing(architecture.segmenter_of(loaded["lungs_heart"])).to(self._device)
         self._net = architecture.classifier_of(loaded["findings"]).to(self._device)
         self._typical = typical.Typical.of(
-            loaded["lungs_heart"], sum(segmenter.widths[typical.FIRST_LEVEL :])
+            loaded["lungs_heart"], sum(drawing.network.widths[typical.FIRST_LEVEL :])
         )
         self._calibration = _calibration(manifests["findings"])
         self._not_evaluated = manifests["findings"].not_evaluated
         self._sizes = {name: m.input_size for name, m in manifests.items()}
-        self.model: Model = weights.model_of(manifests)
-        self._draw = engine.fastest(
-            Drawing(segmenter),
+        fastest = partial(engine.fastest, device=self._device, wanted=engine_name)
+        files = compiled.files_for(kept, weights_folder)
+        self._draw = fastest(
+            drawing,
             self._sizes["lungs_heart"],
             lambda found: found[1],
-            device=self._device,
-            wanted=engine_name,
+            compiled_file=files.get("lungs_heart"),
         )
-        self._see = engine.fastest(
+        self._see = fastest(
             Seeing(self._net),
             self._sizes["findings"],
             self._unmasked,
-            device=self._device,
-            wanted=engine_name,
+            compiled_file=files.get("findings"),
         )
+        self.model: Model = self._identified(weights.model_of(manifests))
 
     @property
     def engine(self) -> str:
         """The engine that the findings' network runs on."""
         return self._see.name
+
+    @property
+    def passed_over(self) -> tuple[str, ...]:
+        """Why no faster engine is used for the findings' network, a line each."""
+        return self._see.passed_over
+
+    def _identified(self, model: Model) -> Model:
+        """The model, each network with the engine that it runs on: it is part of what answered."""
+        drawn, seen = (runtimes.version(one.name) for one in (self._draw, self._see))
+        return replace(
+            model,
+            lungs_heart=replace(model.lungs_heart, engine=drawn),
+            findings=replace(model.findings, engine=seen),
+        )
 
     def _unmasked(self, found: tuple[Tensor, ...]) -> Tensor:
         """Probabilities from features alone, to compare engines by."""

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from prescreen.errors import SettingsError
-from prescreen.nets import architecture, engine, plain, weights
-from prescreen.nets.engine import TOLERANCE, Pass, fastest, folded, installed
+from prescreen.nets import architecture, compiled, engine, plain, runtimes, weights
+from prescreen.nets.engine import TOLERANCE, Pass, fastest, folded
 from prescreen.nets.screener import Drawing, Screener, Seeing
 
 WEIGHTS = Path(__file__).resolve().parents[2] / "weights"
@@ -40,7 +40,11 @@ def batch_norms(module: nn.Module) -> int:
     return sum(isinstance(m, nn.BatchNorm2d) for m in module.modules())
 
 
-@pytest.mark.parametrize("name", installed())
+#: Compiling the shipped networks takes minutes; below a small one is.
+READY = [name for name in runtimes.installed() if name != "compiled"]
+
+
+@pytest.mark.parametrize("name", READY)
 def test_every_installed_engine_gives_the_shipped_networks_answers(
     loaded: dict[str, weights.Weights], name: str
 ) -> None:
@@ -95,8 +99,8 @@ def test_an_engine_that_says_otherwise_is_not_used(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Engines of our own making stand for one that is wrong and one that breaks."""
-    monkeypatch.setitem(engine.NEEDS, "openvino", ())
-    monkeypatch.setitem(engine.NEEDS, "onnxruntime", ())
+    monkeypatch.setitem(runtimes.NEEDS, "openvino", ())
+    monkeypatch.setitem(runtimes.NEEDS, "onnxruntime", ())
 
     def wrong(module: nn.Module, size: int) -> engine.Run:
         return lambda x: (module(x)[0] + 2 * TOLERANCE,)
@@ -111,19 +115,67 @@ def test_an_engine_that_says_otherwise_is_not_used(
     assert chosen.name == "torch"
     assert "openvino differs from torch by 0.002" in caplog.text
     assert "onnxruntime cannot run this network (RuntimeError)" in caplog.text
+    assert chosen.passed_over == (
+        "openvino: differs from torch by 0.002",
+        "onnxruntime: cannot run this network (RuntimeError)",
+        "compiled: not compiled for these weights",
+    )
 
 
 def test_the_fastest_engine_that_agrees_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(engine.NEEDS, "openvino", ())
+    monkeypatch.setitem(runtimes.NEEDS, "openvino", ())
     monkeypatch.setitem(engine._MAKERS, "openvino", engine._on_torch)
     assert fastest(Doubling(), 32, lambda found: found[0], device=CPU).name == "openvino"
     on_torch = fastest(Doubling(), 32, lambda found: found[0], device=CPU, wanted="torch")
-    assert on_torch.name == "torch"
+    assert on_torch.name == "torch" and on_torch.passed_over == ()
+
+
+class Edges(nn.Module):
+    """Small, with all that the networks have: convolution, normalisation, and a mean."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.norm = nn.Conv2d(1, 4, 3, padding=1), nn.BatchNorm2d(4)
+
+    def forward(self, x: Tensor) -> tuple[Tensor]:
+        return (torch.sigmoid(self.norm(self.conv(x)).mean(dim=(2, 3))),)
+
+
+@pytest.mark.parametrize("name", [n for n in runtimes.installed() if n == "compiled"])
+def test_a_network_compiled_once_answers_as_torch_does(tmp_path: Path, name: str) -> None:
+    file = tmp_path / "findings.pt2"
+    module = Edges().eval()
+    compiled.compile_to(file, folded(module), 32)
+    found = fastest(module, 32, lambda found: found[0], device=CPU, wanted=name, compiled_file=file)
+    assert found.name == "compiled"
+    for count in (1, 3, compiled.MOST):
+        seen = torch.rand(count, 1, 32, 32)
+        assert torch.allclose(found(seen)[0], module(seen)[0], atol=1e-4)
+    seconds = compiled.measured(module, compiled.opened(file), 32)
+    assert min(seconds) > 0
+
+
+def test_a_compiled_network_that_does_not_open_is_not_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("openvino", "onnxruntime"):
+        monkeypatch.setitem(runtimes.NEEDS, name, ("no_such_module",))
+    file = tmp_path / "findings.pt2"
+    file.write_bytes(b"PK")
+    found = fastest(Doubling(), 32, lambda found: found[0], device=CPU, compiled_file=file)
+    assert found.name == "torch"
+    assert found.passed_over[:2] == (
+        "openvino: not installed: pip install 'prescreen[openvino]'",
+        "onnxruntime: not installed: pip install 'prescreen[onnx]'",
+    )
+    assert found.passed_over[2].startswith("compiled: cannot run this network (")
 
 
 def test_an_engine_that_is_not_installed_is_named_with_the_way_out(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setitem(engine.NEEDS, "onnxruntime", ("no_such_module",))
-    with pytest.raises(SettingsError, match=r"not installed; pip install 'prescreen\[onnx\]'"):
+    monkeypatch.setitem(runtimes.NEEDS, "onnxruntime", ("no_such_module",))
+    with pytest.raises(
+        SettingsError, match=r"not installed: pip install 'prescreen\[onnx\]'\); or"
+    ):
         Screener(WEIGHTS, device="cpu", engine_name="onnxruntime")

@@ -281,6 +281,15 @@ def test_an_answer_carried_over_is_said_to_be_of_the_weights_that_gave_it() -> N
     assert devices == {"2.25.99", model.findings.device_uid, model.lungs_heart.device_uid}
 
 
+def test_the_engine_stands_with_the_weights_and_makes_no_equipment_of_its_own() -> None:
+    made = results.model()
+    ran = replace(made, findings=replace(made.findings, engine="openvino 2026.4.1"))
+    report = _report([replace(results.screened(results.chest()), network=ran.findings)], model=made)
+    parameters = _named(_groups(report)["Image"], codes.ALGORITHM_PARAMETERS)
+    assert "engine openvino 2026.4.1" in {item.TextValue for item in parameters}
+    assert len(report.ContributingEquipmentSequence) == 2
+
+
 def test_a_site_has_its_own_code_where_it_says_so() -> None:
     own = Concept("RID5352", "RADLEX", "pneumothorax")
     report = _report(site_codes={"Pneumothorax": own})

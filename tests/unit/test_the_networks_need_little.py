@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from bench import engines
-from prescreen.nets import engine
+from prescreen.nets import runtimes
 
 ROOT = Path(__file__).parents[2]
 
@@ -53,13 +53,14 @@ def test_training_is_imported_with_torch_alone(module: str) -> None:
 
 
 def test_what_is_not_there_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setitem(engine.NEEDS, "onnxruntime", ("no_such_module",))
+    monkeypatch.setitem(runtimes.NEEDS, "onnxruntime", ("no_such_module",))
     monkeypatch.setenv("PATH", str(tmp_path))
     ways = ("onnxruntime", "compiled", "cuda")
     told = engines.measured(tmp_path, [w for w in ways if engines.missing(w)])
-    assert told["onnxruntime"] == {"skipped": "not installed"}
+    advice = "not installed: pip install 'prescreen[onnx]'"
+    assert told["onnxruntime"] == {"skipped": advice}
     assert told["compiled"] == {"skipped": "no C++ compiler on this machine"}
-    assert "onnxruntime              not installed" in engines.lines(told)
+    assert f"onnxruntime      {advice}" in engines.lines(told)
 
 
 def test_a_way_that_fails_or_takes_too_long_is_said(tmp_path: Path) -> None:

@@ -1,0 +1,201 @@
+"""What each switch changes, on frozen features and folds by patient: the table in README.md.
+
+    python -m train.switches --lungs-heart RUN/last.pt --seed 1 --json FILE
+
+Soft masks, masked mean, regions, resolution, the gate's start, and answers averaged over views: all
+that can be told without training a backbone. Heads are fitted in closed form (`train.probe`), five
+folds by patient over the train_val list. Every view is one pass over the radiographs, kept beside
+the runs; the second time only the heads are fitted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from prescreen.nets import densenet, engine, inputs
+from prescreen.nets.screener import Seeing
+from train import ablation, data, findings, frozen, machine, probe
+from train.figures import Numbers
+
+Pools = Mapping[str, probe.Features]
+
+
+@dataclass(frozen=True)
+class View:
+    """How the radiographs are shown to the network: their side, mirrored or not, the gate open."""
+
+    size: int = 224
+    mirrored: bool = False
+    open_gate: bool = True
+
+    @property
+    def name(self) -> str:
+        parts = [
+            str(self.size),
+            *["mirrored"] * self.mirrored,
+            *["half-gate"] * (not self.open_gate),
+        ]
+        return "-".join(parts)
+
+
+PLAIN, MIRRORED, HALF = View(), View(mirrored=True), View(open_gate=False)
+VIEWS = (PLAIN, MIRRORED, HALF)
+
+#: How features are pooled: whether each organ for itself, masks and divisor.
+POOLS: dict[str, densenet.Switches] = {
+    "whole": densenet.Switches(mask_mode="none"),
+    "hard gap49": densenet.Switches(),
+    "soft gap49": densenet.Switches(mask_mode="soft"),
+    "hard mean": densenet.Switches(pool="masked_mean"),
+    "soft mean": densenet.Switches(mask_mode="soft", pool="masked_mean"),
+    "regions hard gap49": densenet.Switches(regions=True),
+    "regions soft gap49": densenet.Switches(regions=True, mask_mode="soft"),
+    "regions hard mean": densenet.Switches(regions=True, pool="masked_mean"),
+    "regions soft mean": densenet.PRESETS["regions"],
+}
+OURS = "regions soft mean"
+
+
+# ---------------------------------------------------------------- features
+
+
+def features_of(config: findings.Config, every: findings.Part, view: View) -> Pools:
+    """Pooled features (n, k) of every way of POOLS, float16, kept as one file a view."""
+    file = data.runs_dir() / "switches" / f"{view.name}-{_masks_digest(every)}.npz"
+    if not file.is_file():
+        file.parent.mkdir(parents=True, exist_ok=True)
+        part = file.with_suffix(".part.npz")
+        np.savez(part, **_extracted(config, every, view))
+        part.replace(file)
+    with np.load(file) as kept:
+        return {name: kept[name].astype(np.float32) for name in POOLS}
+
+
+def _masks_digest(every: findings.Part) -> str:
+    paths = "\n".join(str(path.resolve()) for path in every.paths)
+    return hashlib.sha256(paths.encode() + every.masks.numpy().tobytes()).hexdigest()[:16]
+
+
+@torch.inference_mode()
+def _extracted(config: findings.Config, every: findings.Part, view: View) -> Pools:
+    preset = "regions" if view.open_gate else "paper"
+    net = findings.started(dataclasses.replace(config, preset=preset)).net.eval()
+    see = engine.fastest(Seeing(net), view.size, _answers_of(net), device=machine.device())
+    found: dict[str, list[probe.Features]] = {name: [] for name in POOLS}
+    loader = findings.in_order(config, every.paths, inputs.COMMON_SIZE)
+    for x, index in machine.progress(loader, view.name):
+        masks = (every.masks[index] / 255.0).to(machine.device())
+        if view.mirrored:
+            x, masks = x.flip(3), masks.flip(3)
+        x = inputs.stretch(inputs.resized(x.to(machine.device()) / 255.0, view.size))
+        (features,) = see(x.contiguous(memory_format=torch.channels_last))
+        for name, switches in POOLS.items():
+            net.switches = switches
+            found[name].append(net.pooled(features, masks)[0].cpu().numpy().astype(np.float16))
+    return {name: np.concatenate(rows) for name, rows in found.items()}
+
+
+def _answers_of(net: densenet.FindingsNet) -> Callable[[tuple[Tensor, ...]], Tensor]:
+    """What an engine is compared by while no head is fitted: features are all there is."""
+    return lambda found: torch.sigmoid(net.head_unmasked(found[0].mean(dim=(2, 3))))
+
+
+# ---------------------------------------------------------------- what is compared
+
+
+@dataclass(frozen=True)
+class Folds:
+    """The radiographs' labels (n, 14) and folds, and the penalty of the heads."""
+
+    labels: probe.Features
+    dealt: list[int]
+    strength: float
+
+    def unseen(self, *shown: probe.Features, learnt: Sequence[probe.Features] = ()) -> Numbers:
+        """Logits (n, 14), the mean over the views in `shown`.
+
+        Heads are fitted to the first view of the other folds, and to `learnt` views as well.
+        """
+        fold = np.asarray(self.dealt)
+        said = np.zeros(self.labels.shape)
+        for k in range(frozen.FOLDS):
+            seen = np.concatenate([view[fold != k] for view in (shown[0], *learnt)])
+            truth = np.concatenate([self.labels[fold != k]] * (1 + len(learnt)))
+            weight, bias = probe.ridge(seen, truth, self.strength)
+            said[fold == k] = np.mean([v[fold == k] @ weight.T + bias for v in shown], axis=0)
+        return said
+
+
+def answers(
+    views: Mapping[View, Pools], large: tuple[probe.Features, probe.Features], folds: Folds
+) -> dict[str, Numbers]:
+    """Logits (n, 14) of every row of the table, each of heads that had not seen the radiograph.
+
+    `large` are the features of each organ, and of the whole, at the size that ships.
+    """
+    found = {name: folds.unseen(seen) for name, seen in views[PLAIN].items()}
+    ours, mirrored = views[PLAIN][OURS], views[MIRRORED][OURS]
+    found["gate as the paper starts it"] = folds.unseen(views[HALF][OURS])
+    found["averaged with the mirrored view"] = folds.unseen(ours, mirrored)
+    found["mirrored views learnt as well"] = folds.unseen(ours, learnt=[mirrored])
+    found["mirrored, learnt and averaged"] = folds.unseen(ours, mirrored, learnt=[mirrored])
+    found["320 px"] = folds.unseen(large[0])
+    found["320 px, whole"] = folds.unseen(large[1])
+    found["averaged over 224 and 320 px"] = (found[OURS] + found["320 px"]) / 2
+    return found
+
+
+def compared(
+    said: Mapping[str, Numbers], pictures: Sequence[data.LabelledPicture]
+) -> dict[str, dict[str, Any]]:
+    """Mean AUROC of each row, and how much more than that of OURS, with its 95 % interval."""
+    rows = {}
+    for name, logits in said.items():
+        told = ablation.compared(ablation.MASKING, pictures, logits, said[OURS])
+        rows[name] = {
+            "mean_auroc": told["mean_auroc_with"],
+            "difference": told["difference"]["mean"],
+            "ci95": told["difference_ci95"]["mean"],
+        }
+    return rows
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--lungs-heart", required=True, help="checkpoint of the segmentation")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--threads", type=int, default=0)
+    parser.add_argument("--json", type=Path, required=True)
+    chosen = parser.parse_args()
+    machine.start(chosen.seed, chosen.threads)
+    config = findings.Config(fold=-1, seed=chosen.seed, lungs_heart=chosen.lungs_heart)
+    every = findings.parts_of(config)[0]
+    listed = {p.path: p for p in data.read_chestxray14(data.data_dir() / "chestxray14")}
+    pictures = [listed[path] for path in every.paths]
+    dealt = data.folds(pictures, frozen.FOLDS, chosen.seed)
+    views = {view: features_of(config, every, view) for view in VIEWS}
+    large = findings.pooled(findings.started(config).net, every, config, 320)
+    folds = Folds(every.labels.numpy(), dealt, config.ridge)
+    report = compared(answers(views, large, folds), pictures)
+    chosen.json.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    for name, told in report.items():
+        low, high = told["ci95"]
+        more = f"{told['difference']:+.4f} ({low:+.4f} to {high:+.4f})"
+        print(f"{name:34} {told['mean_auroc']:.4f} {more}")
+
+
+if __name__ == "__main__":
+    main()
