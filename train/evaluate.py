@@ -4,6 +4,7 @@
     python -m train.evaluate boxes --images DIR --boxes BBox_List_2017.csv --weights DIR --json FILE
     python -m train.evaluate lungs-heart --data DIR --weights DIR --json FILE
     python -m train.evaluate ablation --images DIR --labels CSV --weights DIR --json FILE
+    python -m train.evaluate ablation --labels CSV --folds RUN_0 … RUN_4 --json FILE
     python -m train.evaluate ablation … --weights WITH --without WITHOUT --json FILE
 
 What is printed is also written as JSON; figures are drawn beside it (FILE_roc.png and so on).
@@ -140,25 +141,51 @@ def _lungs_heart(chosen: Arguments) -> tuple[Report, list[str]]:
 
 
 def _ablation(chosen: Arguments) -> tuple[Report, list[str]]:
-    judged = _judged(chosen, chosen.weights)
-    if chosen.without is None:
-        report = ablation.compared(
-            ablation.MASKING, judged.pictures, judged.said.masked, judged.said.unmasked
-        )
+    if chosen.folds:
+        judged = _of_folds(chosen.folds, chosen.labels)
+    elif chosen.without is None:
+        judged = _judged(chosen, chosen.weights)
     else:
-        ours, theirs = ablation.paired(judged, _judged(chosen, chosen.without).said)
-        report = ablation.compared(chosen.question, ours.pictures, ours.said.masked, theirs.masked)
-        if chosen.boxes is not None:
-            report["boxes"] = ablation.maps_compared(
-                _located(chosen, chosen.weights), _located(chosen, chosen.without)
-            )
+        return _two_compared(chosen)
+    if chosen.question == ablation.ATTENTION:
+        raise data.DataError(
+            "--question attention: compares two sets of weights, with and without it; --without "
+            "names the other. None is shipped: python -m train.findings --preset without-attention"
+        )
+    said = judged.said
+    report = ablation.compared(ablation.MASKING, judged.pictures, said.masked, said.unmasked)
     return report, ablation.lines_of(report)
 
 
-def _located(chosen: Arguments, source: Path) -> list[boxes_report.Located]:
+def _of_folds(runs: Sequence[Path], labels: Path) -> Judged:
+    """What the runs of all folds said of radiographs that each had not seen."""
+    from train.ship import answers_unseen
+
+    pictures, masked, unmasked = answers_unseen(runs)
+    stems = tuple(picture.path.stem for picture in pictures)
+    return findings_report.with_labels(screening.Probabilities(stems, masked, unmasked), labels)
+
+
+def _two_compared(chosen: Arguments) -> tuple[Report, list[str]]:
+    with_it, maps = _looked(chosen, chosen.weights)
+    without, other_maps = _looked(chosen, chosen.without)
+    ours, theirs = ablation.paired(with_it, without.said)
+    question = chosen.question or ablation.ATTENTION
+    report = ablation.compared(question, ours.pictures, ours.said.masked, theirs.masked)
+    if chosen.boxes is not None:
+        report["boxes"] = ablation.maps_compared(maps, other_maps)
+    return report, ablation.lines_of(report)
+
+
+def _looked(chosen: Arguments, source: Path) -> tuple[Judged, list[boxes_report.Located]]:
+    """What weights say and, with --boxes, where they look; each radiograph is screened once."""
+    if chosen.boxes is None:
+        return _judged(chosen, source), []
     if source.is_file() or chosen.images is None:
         raise data.DataError(f"{source}: --boxes needs folders of weights, and --images")
-    return evaluate_boxes(chosen.images, chosen.boxes, source, chosen.engine)[1]
+    once = screening.Once(_screener(chosen, source))
+    located = boxes_report.locate(chosen.images, boxes.read_boxes(chosen.boxes), once.first)
+    return findings_report.judge(chosen.images, chosen.labels, once.again), located
 
 
 def _judged(chosen: Arguments, source: Path) -> Judged:
@@ -205,8 +232,9 @@ def parser() -> argparse.ArgumentParser:
     asked.add_argument("--labels", type=Path, required=True, help="labels.csv or Data_Entry_2017")
     asked.add_argument("--without", type=Path, help="weights, or probabilities as CSV, without it")
     asked.add_argument("--boxes", type=Path, help="BBox_List_2017.csv: compare the maps as well")
+    asked.add_argument("--folds", type=Path, nargs="+", help="runs of all folds: their unseen")
     questions = (ablation.ATTENTION, ablation.MASKING)
-    asked.add_argument("--question", choices=questions, default=ablation.ATTENTION)
+    asked.add_argument("--question", choices=questions, help="what the two weights differ in")
     return whole
 
 

@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -88,6 +88,32 @@ def _read(start: int, batch: Sequence[Future[Radiograph]]) -> Iterator[tuple[int
             yield index, future.result()
         except DataError as error:
             print(f"left out: {error}", file=sys.stderr)
+
+
+class Once:
+    """A screener that need not look at a radiograph again: what it said of it is remembered.
+
+    Known by SOP Instance UID, which of a picture file is its stem.
+    """
+
+    def __init__(self, screener: Screen) -> None:
+        self._screener = screener
+        self._said: dict[str, Screening] = {}
+
+    def first(self, radiographs: Sequence[Radiograph]) -> list[Screening]:
+        """Look, and remember the findings; the maps are for the caller alone."""
+        answers = self._screener(radiographs)
+        for radiograph, said in zip(radiographs, answers, strict=True):
+            uid = radiograph.header.sop_instance_uid
+            self._said[uid] = replace(said, attention={}, inside={})
+        return answers
+
+    def again(self, radiographs: Sequence[Radiograph]) -> list[Screening]:
+        """Look at those alone that are not remembered."""
+        uids = [radiograph.header.sop_instance_uid for radiograph in radiographs]
+        new = [r for r, uid in zip(radiographs, uids, strict=True) if uid not in self._said]
+        looked = iter(self._screener(new) if new else [])
+        return [self._said[uid] if uid in self._said else next(looked) for uid in uids]
 
 
 # ---------------------------------------------------------------- probabilities

@@ -76,7 +76,8 @@ def features_of(config: findings.Config, every: findings.Part, view: View) -> Po
     if not file.is_file():
         file.parent.mkdir(parents=True, exist_ok=True)
         part = file.with_suffix(".part.npz")
-        np.savez(part, **_extracted(config, every, view))
+        found: dict[str, Any] = dict(_extracted(config, every, view))
+        np.savez(part, **found)
         part.replace(file)
     with np.load(file) as kept:
         return {name: kept[name].astype(np.float32) for name in POOLS}

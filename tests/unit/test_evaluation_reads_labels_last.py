@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import json
 import shutil
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from prescreen.study import LABELS, ORGANS
+from prescreen.study import LABELS, ORGANS, Radiograph, Screening
+from tests import chests
 from train import ablation, boxes, boxes_report, evaluate, findings_report, screening
 from train.data import DataError
 
@@ -117,6 +120,32 @@ def test_attention_is_judged_from_two_runs(house: Path, judged: dict[str, Any]) 
     assert report["question"] == "attention"
     assert report["difference"]["mean"] == 0
     assert report["difference_ci95"]["mean"] == [0, 0]
+
+
+def test_what_cannot_be_asked_of_one_set_of_weights_is_said(
+    house: Path, judged: dict[str, Any]
+) -> None:
+    where = ("--labels", house / "Data_Entry_2017.csv", "--weights", house / "f.csv")
+    with pytest.raises(SystemExit, match=r"--without names the other\. None is shipped"):
+        run("ablation", *where, "--question", "attention", "--json", house / "c.json")
+
+
+def test_a_radiograph_is_screened_once_for_maps_and_findings() -> None:
+    def radiograph(name: str) -> Radiograph:
+        header = replace(chests.HEADER, sop_instance_uid=name)
+        return chests.radiograph(np.zeros((4, 4), dtype=np.float32), header)
+
+    looked: list[str] = []
+
+    def look(radiographs: Sequence[Radiograph]) -> list[Screening]:
+        looked.extend(r.header.sop_instance_uid for r in radiographs)
+        return [chests.screening(chests.anatomy()) for _ in radiographs]
+
+    once = screening.Once(look)
+    (first,) = once.first([radiograph("b")])
+    answers = once.again([radiograph(name) for name in "abc"])
+    assert looked == ["b", "a", "c"]
+    assert answers[1].findings == first.findings and answers[1].attention == {}
 
 
 def test_probabilities_survive_being_written(house: Path, judged: dict[str, Any]) -> None:
