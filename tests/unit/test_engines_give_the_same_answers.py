@@ -150,7 +150,8 @@ def test_a_network_compiled_once_answers_as_torch_does(tmp_path: Path, name: str
     assert found.name == "compiled"
     for count in (1, 3, compiled.MOST):
         seen = torch.rand(count, 1, 32, 32)
-        assert torch.allclose(found(seen)[0], module(seen)[0], atol=1e-4)
+        for one in (seen, compiled.laid_out(seen), seen.expand(count, 3, 32, 32)[:, 1:2]):
+            assert torch.allclose(found(one)[0], module(seen)[0], atol=1e-4)
     seconds = compiled.measured(module, compiled.opened(file), 32)
     assert min(seconds) > 0
 
