@@ -85,6 +85,8 @@ class _Study:
     shown: Sequence[ImageResult]
     kept: Sequence[ImageResult]
     edition: Edition
+    #: what earlier reports said, of the images at hand too
+    earlier: Sequence[ImageResult] = ()
 
     @property
     def anatomies(self) -> Mapping[str, Anatomy]:
@@ -110,6 +112,7 @@ class _Study:
             item.series_instance_uid,
             item.sop_instance_uid,
             self._predecessors(item.kind),
+            self.earlier,
         )
 
     def _predecessors(self, kind: str) -> list[Predecessor]:
@@ -140,7 +143,8 @@ def objects(
         images = [_in_unicode(image) for image in images]
     kept = carried_over([image.result for image in images], earlier)
     shown = [edition.shown(image.result) for image in images]
-    study = _Study(images, shown, [edition.shown(result) for result in kept], edition)
+    before = [edition.shown(result) for result in earlier]
+    study = _Study(images, shown, [edition.shown(result) for result in kept], edition, before)
     for kind, document in _DOCUMENTS.items():
         if kind in edition.kinds:
             yield from document(study)

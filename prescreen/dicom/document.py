@@ -101,6 +101,8 @@ class Document:
     series_instance_uid: str
     sop_instance_uid: str
     predecessors: Sequence[Predecessor] = ()
+    #: what the predecessors said of images, as the audience may see it today
+    earlier: Sequence[ImageResult] = ()
 
     def __post_init__(self) -> None:
         if not self.sources or not self.results:
@@ -110,6 +112,16 @@ class Document:
     def words(self) -> Words:
         """The words of the settings' language that fit the character set of the patient's name."""
         return wording.fitting(self.settings.language, self.sources[0])
+
+    def changes(self, result: ImageResult) -> str | None:
+        """What this document says of an image otherwise than its predecessor; None without one.
+
+        An answer that was carried over is the same.
+        """
+        if not self.predecessors or result.carried_over:
+            return None
+        known = {earlier.header.sop_instance_uid: earlier for earlier in self.earlier}
+        return self.words.changes(known.get(result.header.sop_instance_uid), result)
 
     def part10(self, kind: Kind, content: Iterable[bytes]) -> bytes:
         """The document with `content` in its root, as a DICOM file."""

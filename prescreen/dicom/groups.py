@@ -27,6 +27,7 @@ from prescreen.dicom.content import (
     text,
     uid_reference,
 )
+from prescreen.dicom.document import Document
 from prescreen.dicom.wording import Words
 from prescreen.study import Finding, FindingState, ImageResult, Model, Network, Outcome
 
@@ -117,13 +118,19 @@ def _number_of(finding: Finding) -> bytes:
     return number(CONTAINS, codes.ALGORITHM_OUTPUT, probability, codes.NO_UNITS, 4)
 
 
-def image_group(result: ImageResult, model: Model, manufacturer: str, words: Words) -> bytes:
-    """What became of one image: CID 6042 and the same in words, for a notice the reason."""
-    identified = algorithm(model.findings, manufacturer, _parameters(model))
+def image_group(result: ImageResult, model: Model, document: Document) -> bytes:
+    """What became of one image: CID 6042 and the same in words, for a notice the reason.
+
+    Where the document follows another one, what is different.
+    """
+    words, changes = document.words, document.changes(result)
+    identified = algorithm(model.findings, document.settings.manufacturer, _parameters(model))
     items = [
         code(CONTAINS, codes.SUMMARY_OF_DETECTIONS, _run_status(result)),
         comment(words.summary(result)),
     ]
+    if changes is not None:
+        items.append(comment(changes))
     if result.outcome is Outcome.SCREENED:
         items.append(comment(words.calibration(model.calibrated)))
         sensitivities = words.sensitivities(result, model)

@@ -116,7 +116,6 @@ class Changes:
     unchanged: str
     finding: str
     image: str
-    image_gone: str
     outcome: str
     flagged: str
     undetermined: str

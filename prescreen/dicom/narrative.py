@@ -41,10 +41,20 @@ def _told(
     result: ImageResult, document: Document, below_bar: frozenset[str]
 ) -> Iterator[tuple[Concept, str]]:
     """What is said of one image: (name of the statement, statement)."""
-    words = document.words
+    words, changes = document.words, document.changes(result)
     if result.outcome is not Outcome.SCREENED:
         yield codes.SUMMARY, words.summary(result)
-        return
+    else:
+        yield from _found(result, document, below_bar)
+    if changes is not None:
+        yield codes.COMMENT, changes
+
+
+def _found(
+    result: ImageResult, document: Document, below_bar: frozenset[str]
+) -> Iterator[tuple[Concept, str]]:
+    """What was found on an image that was screened."""
+    words = document.words
     headline = words.headline(result).rstrip(".。")
     stop = words.catalogue.says.no_exclusion[-1]
     yield codes.SUMMARY, f"{headline}{stop} {words.catalogue.says.no_exclusion}"

@@ -66,7 +66,7 @@ def _imaging_measurements(
     groups: list[bytes] = []
     for result in document.results:
         used = replace(model, findings=result.network) if result.network else model
-        groups.append(image_group(result, used, settings.manufacturer, document.words))
+        groups.append(image_group(result, used, document))
         for finding in wording.ordered(result.findings, settings.urgency):
             coded = found[finding.label]
             context = Context(document.words, settings.manufacturer, finding.label in below_bar)

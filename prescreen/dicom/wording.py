@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import pydicom
@@ -184,6 +184,40 @@ class Words:
         """Whether the network's numbers may be read as probabilities."""
         says = self.catalogue.says
         return says.calibrated if calibrated else says.not_calibrated
+
+    def changes(self, before: ImageResult | None, now: ImageResult) -> str:
+        """What is said of an image otherwise than before, in a sentence; None: it was not there."""
+        told = self.catalogue.changes
+        if before is None:
+            return told.since.format(listed=told.image)
+        listed = list(self._differences(before, now))
+        if not listed:
+            return told.unchanged
+        return told.since.format(listed=self.catalogue.says.between.join(listed))
+
+    def _differences(self, before: ImageResult, now: ImageResult) -> Iterator[str]:
+        told = self.catalogue.changes
+        screened = {True: told.screened, False: told.not_screened}
+        were, are = (screened[r.outcome is Outcome.SCREENED] for r in (before, now))
+        if were != are:
+            yield told.outcome.format(before=were, after=are)
+        states = {finding.label: finding.state for finding in before.findings}
+        for finding in now.findings:
+            state = states.get(finding.label, finding.state)
+            if state is not finding.state:
+                names = (getattr(told, state.value), getattr(told, finding.state.value))
+                name = self.name_of(finding.label)
+                yield told.finding.format(finding=name, before=names[0], after=names[1])
+        ratios = [self._ratio(result) for result in (before, now)]
+        if ratios[0] != ratios[1] and were == are:
+            yield told.ratio.format(before=ratios[0], after=ratios[1])
+        networks = {r.network.sha256 for r in (before, now) if r.network is not None}
+        if len(networks) > 1:
+            yield told.weights
+
+    def _ratio(self, result: ImageResult) -> str:
+        ratio = result.cardiothoracic_ratio
+        return self.catalogue.says.not_measured if ratio is None else self.number(ratio)
 
     def sentence(self, words: str) -> str:
         """Words that stand alone: with a capital letter, the rest as it is."""

@@ -12,6 +12,7 @@ from prescreen.dicom.rejection import LARGEST, TITLES, rejection, rejection_note
 from prescreen.errors import PrescreenError
 from prescreen.study import Reference, Rejection
 from tests import results
+from tests.peers import dicom_validator
 from tests.peers.dcmtk import run
 from tests.peers.dicom3tools import errors_of
 from tests.peers.made import every_kind
@@ -43,6 +44,7 @@ def test_validators_find_no_error(rejected: bytes, code: str, tmp_path: Path) ->
     path = tmp_path / "note.dcm"
     path.write_bytes(note(rejected, code))
     assert errors_of(path) == []
+    assert dicom_validator.errors_of(path) == []
     dumped = run("dsrdump", path)
     assert dumped.returncode == 0, dumped.stdout
     assert TITLES[code].meaning in dumped.stdout

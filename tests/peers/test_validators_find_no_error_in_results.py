@@ -14,7 +14,9 @@ import pydicom
 import pytest
 from PIL import Image
 
+from prescreen.dicom.transcoding import in_unicode
 from tests import results
+from tests.peers import dicom_validator
 from tests.peers.made import KINDS, every_kind
 
 #: Warnings about the source's own values, and about what dciodvfy cannot know.
@@ -127,6 +129,72 @@ def test_dciodvfy_would_find_an_error(tmp_path: Path) -> None:
     del broken.VerificationFlag
     broken.save_as(path)
     assert [line for line in _dciodvfy(path) if line.startswith("Error")]
+
+
+PASSED_OVER = (
+    "(0018,A001) / (0018,1002): TagUnexpected",  # newer than the tables, which are of 2020
+    "General: (0040,A370): TagUnexpected",  # a capture carries the request, as for dciodvfy
+)
+
+
+def _unexpected(part10: bytes, path: Path) -> list[str]:
+    path.write_bytes(part10)
+    found = dicom_validator.errors_of(path)
+    return [fault for fault in found if not any(known in fault for known in PASSED_OVER)]
+
+
+@pytest.mark.parametrize("source", SOURCES)
+def test_dicom_validator_finds_no_error(source: str, tmp_path: Path) -> None:
+    path = tmp_path / "object.dcm"
+    found = {kind: _unexpected(part10, path) for kind, part10 in _made(source).items()}
+    assert found == {kind: [] for kind in KINDS}
+
+
+@pytest.mark.parametrize("language", ["de", "zh"])
+def test_validators_find_no_error_in_other_languages(language: str, tmp_path: Path) -> None:
+    path = tmp_path / "object.dcm"
+    for kind, part10 in every_kind(in_unicode(results.chest()), language=language).items():
+        assert not _unexpected(part10, path), kind
+        said = _dciodvfy(path)
+        assert not [line for line in said if line.startswith(("Error", "Abort"))], kind
+        unexpected = [line for line in said if line.startswith("Warning")]
+        assert not [line for line in unexpected if not any(w in line for w in EXPECTED)], kind
+
+
+def _without_a_flag(ds: pydicom.Dataset) -> None:
+    del ds.VerificationFlag
+
+
+def _of_a_type_nobody_knows(ds: pydicom.Dataset) -> None:
+    ds.CompletionFlag = "NEARLY"
+
+
+def _with_a_number_in_a_text(ds: pydicom.Dataset) -> None:
+    ds.ContentSequence[0].TextValue = "x"
+
+
+def _empty(ds: pydicom.Dataset) -> None:
+    ds.ContentSequence[-1].ContentSequence[0].ContentSequence[0].TextValue = ""
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (_without_a_flag, "(0040,A493): TagMissing"),
+        (_of_a_type_nobody_knows, "(0040,A491): EnumValueNotAllowed"),
+        (_with_a_number_in_a_text, "(0040,A160): TagNotAllowed"),
+        (_empty, "(0040,A160): TagEmpty"),
+    ],
+)
+def test_dicom_validator_would_find_an_error(
+    change: Callable[[pydicom.Dataset], None], words: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "object.dcm"
+    path.write_bytes(_made("as it is")["sr"])
+    broken = pydicom.dcmread(path)
+    change(broken)
+    broken.save_as(path)
+    assert [fault for fault in dicom_validator.errors_of(path) if words in fault]
 
 
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if "sr" in kind])
