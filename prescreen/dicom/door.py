@@ -53,6 +53,8 @@ class Entrant(RequestHandler):
         association.dul = provider = Provider(
             association, messages, house.limits, request, violated
         )
+        serve = messages.within_bounds(association._serve_request)
+        association._serve_request = serve  # type: ignore[method-assign]
         provider.socket = AssociationSocket(association, client_socket=guest.connection)
         # these belong to the association, but are kept by its provider
         association.acse_timeout = self.ae.acse_timeout

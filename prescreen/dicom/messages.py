@@ -8,6 +8,7 @@ fragments are checked before anything is done with them.
 from __future__ import annotations
 
 import struct
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from io import BytesIO
@@ -39,7 +40,8 @@ _SERVED = {str(Verification): _C_ECHO, str(StorageCommitmentPushModel): _N_EVENT
 _STORAGE = frozenset(str(context.abstract_syntax) for context in AllStoragePresentationContexts)
 #: A command set, and the data set of a request that is no C-STORE, are not longer than this.
 _LONGEST_COMMAND_SET, _LONGEST_OTHER_DATA_SET = 64 * 1024, 1 << 20
-#: Requests that wait for an answer, before no more is read from their peer.
+#: Requests that wait for an answer, before no more is read from their peer, and that are served at
+#: once.
 _MOST_WAITING = 4
 #: Seconds after which a thread that waits looks at its timers.
 LOOK = 0.25
@@ -157,8 +159,28 @@ class Messages(DIMSEServiceProvider):
         self._limits = limits
         self._begin = begin
         self._violated = violated
+        self._places = threading.BoundedSemaphore(_MOST_WAITING)
         #: Called when there is room again for what the peer sends.
         self.drained: Callable[[], None] = lambda: None
+
+    def within_bounds(self, serve: Callable[[Any, int], None]) -> Callable[[Any, int], None]:
+        """The library's way to serve one request, so that no request can be too much for it.
+
+        It gives each N-EVENT-REPORT a thread of its own, however many come; and what it does not
+        expect ends its thread alone, which would leave the connection to nobody.
+        """
+
+        def serve_one(request: Any, context_id: int) -> None:
+            if not self._places.acquire(blocking=False):
+                return self._end("too_many_requests")
+            try:
+                serve(request, context_id)
+            except Exception:  # the library raises what it likes over a request it does not know
+                self._end("unexpected_request")
+            finally:
+                self._places.release()
+
+        return serve_one
 
     @property
     def is_full(self) -> bool:
@@ -204,6 +226,7 @@ class Messages(DIMSEServiceProvider):
             self._check(self.message, context_id, value)
             one = P_DATA()
             one._presentation_data_value_list = [(context_id, value)]
+            self.cancel_req = {}  # nothing here can be cancelled: the library would queue the 11th
             super().receive_primitive(one)
 
     def abandon(self) -> None:
