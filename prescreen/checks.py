@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import stat
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -37,6 +38,7 @@ def run(settings: Settings, config: Path | None) -> list[Check]:
     checks.append(_tried("language", lambda: _language(settings)))
     checks.append(_tried("engine", lambda: _engine(settings)))
     checks.append(_tried("store", lambda: _store(settings)))
+    checks.append(_tried("privacy", lambda: others_may_not_read(settings)))
     checks.append(_tried("room", lambda: _room(settings)))
     watched = settings.housekeeping.model_copy(update={"certificates": settings.certificates})
     warnings = housekeeping.expiring(watched, time.time())
@@ -130,6 +132,17 @@ def _store(settings: Settings) -> str:
     if not verdict.whole:
         raise PrescreenError(f"audit event {verdict.first_altered}: {verdict.problem}")
     return f"{settings.data_dir}: whole, {verdict.events} audit events"
+
+
+def others_may_not_read(settings: Settings) -> str:
+    """PrescreenError where whoever has a login here may read what the node keeps."""
+    folder = settings.data_dir
+    database = folder / "prescreen.db"
+    if folder.stat().st_mode & stat.S_IXOTH and database.stat().st_mode & stat.S_IROTH:
+        raise PrescreenError(
+            f"{folder}: every user of this machine may read who is in it: chmod -R o= {folder}"
+        )
+    return "other users of this machine may not read what is kept"
 
 
 def _room(settings: Settings) -> str:

@@ -665,7 +665,11 @@ _STATUS: tuple[tuple[type[PrescreenError], int], ...] = (
 
 
 def main() -> None:
-    """The `prescreen` command: an error of ours is one sentence and an exit status."""
+    """The `prescreen` command: an error of ours is one sentence and an exit status.
+
+    What it writes is for its user and group: patients stand in the database, results and backups.
+    """
+    os.umask(os.umask(0o077) | 0o027)
     try:
         app()
     except PrescreenError as error:

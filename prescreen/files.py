@@ -22,6 +22,7 @@ from prescreen.errors import SettingsError, UnusableImage
 from prescreen.screening import Image
 from prescreen.settings import Settings
 from prescreen.study import Audience, Header, ImageResult, Instance, Model, Outcome
+from prescreen.tables import plain
 
 logger = logging.getLogger(__name__)
 
@@ -82,7 +83,8 @@ def _make(out: Path) -> None:
 def found(paths: Iterable[Path]) -> Iterator[File]:
     """The files under `paths`, folders walked in order of name; a path that is not there too."""
     for path in paths:
-        inside = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
+        is_folder = os.path.isdir(path)  # noqa: PTH112 - False where the name is too long
+        inside = sorted(p for p in path.rglob("*") if p.is_file()) if is_folder else [path]
         for file in inside:
             try:
                 header = header_of(read_header(file))
@@ -192,8 +194,9 @@ def _rounded(value: float | None) -> float | None:
 
 def _sentence(path: Path, result: ImageResult) -> str:
     """The answer for one file for a person at a terminal."""
+    name = plain(str(path))
     if result.outcome is not Outcome.SCREENED:
-        return f"{path}: not screened ({result.reason})"
+        return f"{name}: not screened ({result.reason})"
     shown = [f.label for f in result.findings if f.state in ("flagged", "undetermined")]
     flagged = ", ".join(shown) or "none (this does not exclude disease)"
-    return f"{path}: screened; flagged: {flagged}"
+    return f"{name}: screened; flagged: {flagged}"

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import sys
 import threading
+import warnings
 from types import TracebackType
 from typing import Any, TextIO
 
@@ -50,11 +51,24 @@ def configure(settings: Log) -> None:
         logging.getLogger(name).setLevel(max(logging.WARNING, root.level))
     for name in SILENT:
         logging.getLogger(name).setLevel(logging.CRITICAL)
+    warnings.showwarning = _warned
     sys.excepthook = _uncaught
     threading.excepthook = lambda thread: _uncaught(
         thread.exc_type, thread.exc_value, thread.exc_traceback
     )
     sys.unraisablehook = lambda lost: _uncaught(lost.exc_type, lost.exc_value, lost.exc_traceback)
+
+
+def _warned(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
+    """What the interpreter would print with the warning's text: pydicom's quote what was sent."""
+    logging.getLogger(__name__).debug("%s in %s", category.__name__, filename)
 
 
 def _trace(exc_info: Any) -> str:

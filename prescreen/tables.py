@@ -8,8 +8,8 @@ from dataclasses import asdict
 from typing import Any
 
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from prescreen.checks import Check
 from prescreen.doctor import Complaint
@@ -57,8 +57,18 @@ def _table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]])
     for column in columns:
         table.add_column(column, overflow="fold")
     for row in rows:
-        table.add_row(*("" if cell is None else str(cell) for cell in row))
+        table.add_row(*(_cell(cell) for cell in row))
     return table
+
+
+def _cell(value: object) -> Text:
+    """As it is: senders choose what stands there, so that there is no markup in it."""
+    return Text("" if value is None else plain(str(value)))
+
+
+def plain(text: str) -> str:
+    """The text with a question mark in place of all that a terminal would obey."""
+    return "".join(c if c.isprintable() else "?" for c in text)
 
 
 def show_status(
@@ -220,7 +230,7 @@ def show_checks(checks: Sequence[Check], as_json: bool) -> None:
     if as_json:
         _print_json([asdict(check) for check in checks])
         return
-    rows = [("ok" if check.ok else "WRONG", check.what, escape(check.said)) for check in checks]
+    rows = [("ok" if check.ok else "WRONG", check.what, check.said) for check in checks]
     _console().print(_table("check", ("", "what", "found"), rows))
 
 

@@ -116,11 +116,15 @@ class Worker(Generic[Work]):
 
 
 def stop_on_signals(*stops: Callable[[], None]) -> None:
-    """Let SIGTERM and SIGINT call `stops`; only from a process's main thread."""
+    """Let SIGTERM, SIGINT and SIGHUP call `stops`; only from a process's main thread.
+
+    By default SIGHUP, of a terminal that is closed or of a hand that would reload the settings,
+    ends a process at once and leaves the processes it started to themselves.
+    """
 
     def on_signal(number: int, frame: FrameType | None) -> None:
         for stop in stops:
             stop()
 
-    signal.signal(signal.SIGTERM, on_signal)
-    signal.signal(signal.SIGINT, on_signal)
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, on_signal)

@@ -54,7 +54,7 @@ class Entrant(RequestHandler):
             association, messages, house.limits, request, violated
         )
         serve = messages.within_bounds(association._serve_request)
-        association._serve_request = serve  # type: ignore[method-assign]
+        association._serve_request = serve  # type: ignore[method-assign, assignment]
         provider.socket = AssociationSocket(association, client_socket=guest.connection)
         # these belong to the association, but are kept by its provider
         association.acse_timeout = self.ae.acse_timeout

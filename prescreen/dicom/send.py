@@ -28,6 +28,7 @@ from pynetdicom.dsutils import encode
 from pynetdicom.presentation import PresentationContext
 from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
 
+from prescreen.dicom.answers import Bounds, is_too_short, pass_over_cancels
 from prescreen.dicom.entity import application_entity, cut, limit_blocking, look_less_often
 from prescreen.dicom.requestor import (
     Context,
@@ -240,6 +241,7 @@ class Link:
         self._tls = None if destination.tls is None else calling(destination.tls, destination.host)
         self._association: Association | None = None
         self._connected = False
+        self._bounds = Bounds(destination.network_timeout)
         #: The peer took the last association, with whatever contexts.
         self.answered = False
         #: SOP class and transfer syntax of what it accepted.
@@ -264,6 +266,12 @@ class Link:
             why = self._why_none(association, time.monotonic() - started)
             self._dispose()
             raise PeerUnavailable(f"{self.who}: {why}")
+        if is_too_short(association):
+            self._dispose()
+            raise PeerUnavailable(
+                f"{self.who}: takes PDUs of {association.acceptor.maximum_length} bytes at most; "
+                "let it take 16384"
+            )
         self.accepted = frozenset(
             (str(context.abstract_syntax), str(context.transfer_syntax[0]))
             for context in association.accepted_contexts
@@ -278,12 +286,13 @@ class Link:
         guard = threading.Timer(limit + 1, self._cut)
         guard.daemon = True
         guard.start()
+        self._bounds.begin()
         answer = Dataset()
         try:
             if association is not None and association.is_established:
                 answer = send(association)
-        except RuntimeError:
-            pass  # lost between the question and the send: as any loss
+        except (RuntimeError, AttributeError):
+            pass  # lost between the question and the send, or no answer at all: as any loss
         finally:
             guard.cancel()
         if "Status" in answer:
@@ -311,6 +320,7 @@ class Link:
             network_timeout=to.network_timeout,
         )
         try:
+            self._bounds.begin()
             return entity.associate(
                 to.host,
                 to.port,
@@ -319,6 +329,8 @@ class Link:
                 tls_args=None if self._tls is None else (self._tls(), to.host),
                 evt_handlers=[
                     (evt.EVT_CONN_OPEN, limit_blocking, [to.network_timeout]),
+                    (evt.EVT_CONN_OPEN, self._bounds.apply),
+                    (evt.EVT_DIMSE_RECV, pass_over_cancels),
                     (evt.EVT_CONN_OPEN, look_less_often),
                     (evt.EVT_CONN_OPEN, self._was_connected),
                     (evt.EVT_ACCEPTED, self._was_answered),

@@ -35,6 +35,10 @@ elif sys.argv[2] == "thread":
     thread = threading.Thread(target=keep)
     thread.start()
     thread.join()
+elif sys.argv[2] == "warned":
+    import warnings
+    warnings.warn("Invalid value: Canary^Bird")
+    keep()
 elif sys.argv[2] == "lost":
     class Lost:
         def __del__(self):
@@ -46,7 +50,7 @@ else:
 
 
 @pytest.mark.parametrize("form", ["text", "json"])
-@pytest.mark.parametrize("way", ["logged", "thread", "main", "lost"])
+@pytest.mark.parametrize("way", ["logged", "thread", "main", "lost", "warned"])
 def test_a_traceback_has_the_place_and_not_the_text(form: str, way: str) -> None:
     said = subprocess.run(
         [sys.executable, "-c", SCRIPT, form, way],
@@ -60,7 +64,7 @@ def test_a_traceback_has_the_place_and_not_the_text(form: str, way: str) -> None
     assert "ValueError" in told
     assert "in parse" in told
     assert way == "lost" or "the file cannot be kept" in told
-    assert said.returncode == (1 if way == "main" else 0)
+    assert said.returncode == (1 if way in ("main", "warned") else 0)
 
 
 def test_ours_and_the_systems_texts_are_told() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 from collections.abc import Sequence
 
@@ -79,3 +81,19 @@ def test_it_stops_after_the_work_in_hand() -> None:
     assert not thread.is_alive()
     assert handled == ["a"]
     assert worker.stopping
+
+
+HANGING_UP = """
+import os, signal, threading
+from prescreen.worker import stop_on_signals
+stop = threading.Event()
+stop_on_signals(stop.set)
+os.kill(os.getpid(), signal.SIGHUP)
+print(stop.wait(5))
+"""
+
+
+def test_a_terminal_that_is_closed_ends_it_as_sigterm_does() -> None:
+    command = [sys.executable, "-c", HANGING_UP]
+    said = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    assert said.stdout == "True\n"
