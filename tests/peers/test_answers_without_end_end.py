@@ -79,6 +79,11 @@ def without_end(connection: socket.socket, content: bytes) -> None:
         connection.sendall(content)
 
 
+def to_its_end(connection: socket.socket) -> None:
+    while connection.recv(65_536):
+        pass
+
+
 def a_pdu_of_4_gib(connection: socket.socket) -> None:
     _pdu(connection)
     connection.sendall(struct.pack(">BxI", 2, 0xFFFFFFFF))
@@ -138,26 +143,41 @@ def test_an_answer_that_does_not_end_is_not_heard_to_its_end(
 
 
 @pytest.mark.parametrize("longest", [1, 6, 8, 1023])
-def test_a_peer_that_takes_no_pdu_of_any_use_is_told_so(longest: int, tmp_path: Path) -> None:
+def test_a_peer_that_takes_no_pdu_of_any_use_is_told_so(longest: int) -> None:
     def talk(connection: socket.socket) -> None:
         accepted(connection, longest)
         _pdu(connection)
 
-    radiograph, said = write_radiograph(tmp_path / "one.dcm"), f"takes PDUs of {longest} bytes"
+    said = f"takes PDUs of {longest} bytes at most"
     with talking(talk) as destination, pytest.raises(PeerUnavailable, match=said):
+        query.study(destination, "NODE", "1.2.3")
+
+
+@pytest.mark.parametrize("longest", [1, 6, 8])
+def test_an_object_is_not_taken_apart_into_single_bytes(longest: int, tmp_path: Path) -> None:
+    def talk(connection: socket.socket) -> None:
+        accepted(connection, longest)
+        to_its_end(connection)
+
+    radiograph = write_radiograph(tmp_path / "one.dcm")
+    with talking(talk) as destination, pytest.raises(PeerUnavailable):
         Sender(destination, "NODE").send(radiograph)
+
+
+def cancels(connection: socket.socket) -> None:
+    accepted(connection)
+    for number in range(20):
+        elements = [(0x0100, 0x0FFF), (0x0120, number), (0x0800, 0x0101)]
+        content = b"".join(struct.pack("<HHIH", 0, tag, 2, v) for tag, v in elements)
+        command = struct.pack("<HHII", 0, 0, 4, len(content)) + content
+        connection.sendall(wire.pdu(4, wire.pdv(command, 3)))
+    _pdu(connection)
 
 
 def test_cancels_in_place_of_an_answer_are_a_loss_like_any(tmp_path: Path) -> None:
-    def talk(connection: socket.socket) -> None:
-        accepted(connection)
-        for number in range(20):
-            elements = [(0x0100, 0x0FFF), (0x0120, number), (0x0800, 0x0101)]
-            content = b"".join(struct.pack("<HHIH", 0, tag, 2, v) for tag, v in elements)
-            command = struct.pack("<HHII", 0, 0, 4, len(content)) + content
-            connection.sendall(wire.pdu(4, wire.pdv(command, 3)))
-        _pdu(connection)
-
     radiograph = write_radiograph(tmp_path / "one.dcm")
-    with talking(talk) as destination, pytest.raises(PeerUnavailable, match="during C-STORE"):
-        Sender(destination, "NODE").send(radiograph)
+    with talking(cancels) as destination:
+        with pytest.raises(PeerUnavailable, match="during C-STORE"):
+            Sender(destination, "NODE").send(radiograph)
+        with pytest.raises(PeerUnavailable, match="during C-FIND"):
+            query.study(destination, "NODE", "1.2.3")
