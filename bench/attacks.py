@@ -86,7 +86,8 @@ class Server:
 class Result:
     """What an attack did to a server.
 
-    `worst_echo` is in seconds, of the echoes that were answered, None where none was.
+    `echo_before` and `worst_echo` are the longest seconds of five echoes before the attack and of
+    those that were answered during it, None where none was.
     """
 
     server: str
@@ -94,6 +95,7 @@ class Result:
     connections: int
     echoes: int
     answered: int
+    echo_before: float | None
     worst_echo: float | None
     stored: bool
     echo_after: bool
@@ -227,9 +229,9 @@ def measured(
 
 
 def _attacked(name: str, server: Server, honest: Honest, kind: Kind, size: int) -> Result:
-    honest.echo()
     honest.store()  # what is loaded when first needed is no fault of the attack
-    time.sleep(1)
+    quiet = [honest.echo() for _ in range(6)][1:]
+    time.sleep(0.5)
     before = during = held(server.pid)
     target = Target(server.port, called=server.called.encode(), tls=kind.tls)
     with Crowd(kind.act, target, size, again=1.0) as crowd:
@@ -250,6 +252,7 @@ def _attacked(name: str, server: Server, honest: Honest, kind: Kind, size: int) 
         connections=size,
         echoes=len(echoes),
         answered=len(answered),
+        echo_before=max((took for took in quiet if took is not None), default=None),
         worst_echo=max(answered, default=None),
         stored=stored,
         echo_after=honest.echo() is not None,
@@ -269,13 +272,14 @@ def _most(one: Held, other: Held) -> Held:
 
 def printed(results: Sequence[Result], console: Console) -> None:
     """The table, as Markdown has it."""
-    heads = ("attack", "connections", "server", "C-ECHO", "C-STORE", "after", "MiB")
-    table = Table(*heads, "threads", "descriptors", box=box.MARKDOWN)
+    heads = ("attack", "connections", "server", "before", "C-ECHO", "C-STORE", "after")
+    table = Table(*heads, "MiB", "threads", "descriptors", box=box.MARKDOWN)
     for r in results:
         table.add_row(
             r.attack,
             str(r.connections),
             r.server,
+            _seconds(r.echo_before),
             _echoes(r),
             "yes" if r.stored else "no",
             "yes" if r.echo_after else "no",
@@ -284,10 +288,14 @@ def printed(results: Sequence[Result], console: Console) -> None:
     console.print(table)
 
 
+def _seconds(took: float | None) -> str:
+    return "none" if took is None else f"{took:.2f} s"
+
+
 def _echoes(r: Result) -> str:
     if r.worst_echo is None:
         return f"none of {r.echoes}"
-    return f"{r.answered} of {r.echoes}, {r.worst_echo:.2f} s"
+    return f"{r.answered} of {r.echoes}, {_seconds(r.worst_echo)}"
 
 
 def _trios(r: Result) -> list[tuple[float, float, float]]:

@@ -28,6 +28,10 @@ _BY_SERVICE_USER, _BY_PRESENTATION = 0x01, 0x03
 _CALLING_NOT_RECOGNISED, _CALLED_NOT_RECOGNISED = 0x03, 0x07
 _TEMPORARY_CONGESTION, _LOCAL_LIMIT_EXCEEDED = 0x01, 0x02
 
+#: So many come in although the house is full: peers of whom nobody is inside. Or else two peers
+#: that take all they may, and sit there, would keep all others out.
+RESERVED = 16
+
 #: Calling AE title and address.
 Who = tuple[str, str]
 #: Why nothing can be taken in just now (a code), or None.
@@ -142,9 +146,10 @@ class Admission:
     def _limit(self, who: Who) -> str | None:
         """The limit that one more of this peer would exceed."""
         self._inside = [(other, its) for other, its in self._inside if other.is_alive()]
-        if len(self._inside) >= self._settings.max_associations:
-            return "max_associations"
         same = sum(its == who for _, its in self._inside)
+        most = self._settings.max_associations + (0 if same else RESERVED)
+        if len(self._inside) >= most:
+            return "max_associations"
         if same >= self._settings.max_associations_per_peer:
             return "max_associations_per_peer"
         return None

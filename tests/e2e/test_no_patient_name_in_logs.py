@@ -1,4 +1,4 @@
-"""No patient's name, id, birth date or address in logs, audit export or the text of an error.
+"""No patient's name, id, birth date or address in logs, figures, audit or the text of an error.
 
 Canaries stand in every attribute of people, orders and places that a radiograph may hold; the run
 has a study that is screened, one that is not, damaged files, a refused sender and a PACS that is
@@ -21,9 +21,12 @@ from pydicom.uid import UID
 
 from prescreen.dicom.send import Sender
 from prescreen.errors import DeliveryError
+from prescreen.metrics import Sight
 from prescreen.settings import Destination
-from prescreen.store import reader
+from prescreen.store import audit, reader
+from prescreen.store.queue import utc_now
 from prescreen.study import generate_uid
+from prescreen.syslog import message
 from tests.e2e.house import UNCLOSED, House, chest, house, wait_until
 from tests.e2e.test_every_way_in_says_what_is_wrong import several
 from tests.unit.test_docs_say_what_the_code_says import commands
@@ -108,6 +111,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
             wait_until(partial(_is_answered, home, path), "it is answered")
         wait_until(lambda: "trying again" in log.read_text(), "the PACS was tried")
         names = {str(r["patient_name"]) for r in reader.studies(home.store().engine)}
+        errors |= _told_to_machines(home)
         errors |= _commands(home, folder, strange)
         stream.flush()
         yield Run({"the log": log.read_text(), **errors}, names, folder)
@@ -138,6 +142,18 @@ def _failures(home: House, folder: Path, good: Path) -> dict[str, str]:
     with suppress(DeliveryError), Sender(door, "STRANGER") as stranger:
         stranger.send(good)
     return said
+
+
+def _told_to_machines(home: House) -> dict[str, str]:
+    """The figures and hindrances of the pages, and the messages for an audit record repository."""
+    store = home.store()
+    sight = Sight(store.engine, store.spool, home.settings, utc_now, dict)
+    messages = [message(event, "PRESCREEN") for event in audit.events(store.engine)]
+    return {
+        "the metrics": sight.exposition(),
+        "the hindrances": "\n".join(sight.hindrances()),
+        "the audit messages": "\n".join(text for text in messages if text),
+    }
 
 
 def _commands(home: House, folder: Path, path: Path) -> dict[str, str]:
@@ -214,6 +230,8 @@ def test_the_run_had_its_failures(run: Run) -> None:
     kinds = ("job.screened", "job.not_screened", "job.out_of_scope")
     for kind in (*kinds, "association.refused", "instance.refused"):
         assert kind in export
+        assert f'kind="{kind}"' in run.said["the metrics"]
+    assert run.said["the audit messages"].count("<AuditMessage") > 3
 
 
 def test_nothing_of_a_patient_is_said_anywhere(run: Run) -> None:

@@ -68,6 +68,7 @@ class Node:
         peers = [
             {"ae_title": "GOOD"},
             {"ae_title": "ATTACKER"},
+            {"ae_title": "ACCOMPLICE"},
             {"ae_title": "SECURE", "certificate": "modality"},
         ]
         return {

@@ -116,6 +116,7 @@ def test_p1_away_for_eight_hours_then_all_of_it_in_order_within_a_minute(
         _set_priority(bench, study, priority)
     assert {state for study in studies for state in bench.states(study)} == {"pending"}
     assert kinds(bench).count("object.retried") <= 4, "an open breaker tries nothing"
+    bench.turn()  # asked in vain at the last moment: the next probe is a while off
     with storescp(tmp_path / "pacs", port=port) as server:
         returned = bench.now
         for _ in range(60):
@@ -123,7 +124,9 @@ def test_p1_away_for_eight_hours_then_all_of_it_in_order_within_a_minute(
             if all(bench.states(study) == ["delivered"] * 2 for study in studies):
                 break
             bench.wait(1)
-        assert (bench.now - returned).total_seconds() <= 60
+        took = (bench.now - returned).total_seconds()
+        print(f"P1: {2 * len(studies)} objects delivered {took:g} s after eight hours away")
+        assert took <= 60
         arrived = sorted(server.files, key=lambda path: path.stat().st_mtime_ns)
         found = [str(pydicom.dcmread(path).StudyInstanceUID) for path in arrived]
     assert found == [study for study in (studies[5], *studies[:5]) for _ in range(2)]

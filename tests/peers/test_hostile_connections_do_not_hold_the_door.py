@@ -136,6 +136,14 @@ def test_w6_associated_and_idle(node: Node, sent: Path) -> None:
     assert "max_associations_per_peer" in node.rules()
 
 
+def test_w6_two_peers_that_take_all_places_keep_nobody_else_out(node: Node, sent: Path) -> None:
+    accomplice = Target(node.port, calling=b"ACCOMPLICE")
+    with Crowd(hostile.idle, accomplice, MANY) as crowd:
+        assert crowd.wait(LONG)
+        withstood(node, hostile.idle, sent)
+    assert "max_associations" in node.rules()
+
+
 def test_w6_every_context_there_can_be(node: Node, sent: Path) -> None:
     withstood(node, hostile.every_context, sent)
 
