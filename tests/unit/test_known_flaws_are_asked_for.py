@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -35,7 +36,7 @@ def audited(tools: Path, answer: str, status: int) -> subprocess.CompletedProces
     )
 
 
-def told(*packages: dict[str, object]) -> str:
+def told(*packages: Mapping[str, object]) -> str:
     return json.dumps({"dependencies": list(packages)})
 
 
