@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import struct
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from io import BytesIO
 from queue import Empty
@@ -205,10 +205,19 @@ class Messages(DIMSEServiceProvider):
         """Let who waits for a request look at whether the association still is one."""
         self.msg_queue.put((None, None))
 
-    def receive_primitive(self, primitive: P_DATA) -> None:
-        """Take the fragments of one PDU; an impossible one ends the association (Evt19)."""
+    @property
+    def is_amid(self) -> bool:
+        """Whether a message has begun that has not come to its end."""
+        return self.message is not None
+
+    def take(self, values: Iterable[tuple[int, Any]]) -> None:
+        """Take context id and value of each fragment of one PDU (PS3.8 9.3.5.1).
+
+        An impossible one ends the association (Evt19).
+        """
         try:
-            self._take(primitive)
+            for context_id, value in values:
+                self._take(context_id, value)
         except Violation as violation:
             self._end(str(violation))
         except Exception:  # the library decodes the command set, and raises what it likes
@@ -218,16 +227,18 @@ class Messages(DIMSEServiceProvider):
         self._violated(rule)
         self.dul.event_queue.put("Evt19")
 
-    def _take(self, primitive: P_DATA) -> None:
-        for context_id, value in primitive.presentation_data_value_list:
-            if self.message is None:
-                self.message = DIMSEMessage()
-                self.message.data_set = DataSet(self.message, self._assoc, self._begin)
-            self._check(self.message, context_id, value)
-            one = P_DATA()
-            one._presentation_data_value_list = [(context_id, value)]
-            self.cancel_req = {}  # nothing here can be cancelled: the library would queue the 11th
-            super().receive_primitive(one)
+    def _take(self, context_id: int, value: Any) -> None:
+        if self.message is None:
+            self.message = DIMSEMessage()
+            self.message.data_set = DataSet(self.message, self._assoc, self._begin)
+        self._check(self.message, context_id, value)
+        if not value[0] & (_COMMAND | _LAST) and self.message.data_set is not None:
+            self.message.data_set.write(value[1:])  # most fragments: nothing follows from them
+            return
+        one = P_DATA()
+        one._presentation_data_value_list = [(context_id, value)]
+        self.cancel_req = {}  # nothing here can be cancelled: the library would queue the 11th
+        super().receive_primitive(one)
 
     def abandon(self) -> None:
         """Remove what was not received to its end, or is not looked at any more."""

@@ -20,7 +20,6 @@ from typing import Any
 from pynetdicom.association import Association
 from pynetdicom.dul import DULServiceProvider
 from pynetdicom.pdu import A_ASSOCIATE_RQ
-from pynetdicom.pdu_primitives import P_DATA
 
 from prescreen.dicom.messages import LOOK, Limits, Messages, Violation
 
@@ -42,19 +41,6 @@ class _Indications(Queue[Any]):
     def put(self, item: Any, block: bool = True, timeout: float | None = None) -> None:
         super().put(item, block, timeout)
         self._wake()
-
-
-class _Data:
-    """A P-DATA-TF PDU whose values lie where they were received."""
-
-    def __init__(self, values: list[tuple[int, Any]]) -> None:
-        self._values = values
-
-    def to_primitive(self) -> P_DATA:
-        """The P-DATA indication of the PDU (PS3.8 7.6), its values not copied."""
-        primitive = P_DATA()
-        primitive._presentation_data_value_list = self._values
-        return primitive
 
 
 class Provider(DULServiceProvider):
@@ -168,9 +154,17 @@ class Provider(DULServiceProvider):
             self._patience = seconds
 
     def _read_pdu_data(self) -> None:
-        """Read one PDU and queue its event (PS3.8 9.2): 17 connection lost, 19 invalid PDU."""
+        """Read one PDU and queue its event (PS3.8 9.2): 17 connection lost, 19 invalid PDU.
+
+        Fragments make none (DT-2 of an established association), and are read for as long as more
+        of their message is here already.
+        """
+        event = None
         try:
-            event = self._read()
+            while event is None:
+                event = self._read()
+                if event is None and not self._more_has_come():
+                    return
         except TimeoutError:
             self._violated("pdu_deadline")
             event = "Evt17"
@@ -184,15 +178,29 @@ class Provider(DULServiceProvider):
             event = "Evt19"
         self.event_queue.put(event)
 
-    def _read(self) -> str:
+    def _more_has_come(self) -> bool:
+        """Whether the rest of a message, or some of it, can be read now, and shall be."""
+        connection = self.socket.socket if self.socket is not None else None
+        if connection is None or not self._messages.is_amid or not self.event_queue.empty():
+            return False
+        if self._kill_thread or not self.to_provider_queue.empty():
+            return False
+        pending = getattr(connection, "pending", None)
+        if pending is not None and pending():
+            return True
+        poll = select.poll()
+        poll.register(connection, select.POLLIN)
+        return bool(poll.poll(0))
+
+    def _read(self) -> str | None:
         if self._request is not None:
             self._recv_pdu.put(self._request)
             self._request = None
             return "Evt6"
         kind, body = self._pdu()
         if kind == _P_DATA and self.state_machine.current_state == "Sta6":
-            self._recv_pdu.put(_Data(list(self._values(body))))  # type: ignore[arg-type]
-            return "Evt10"
+            self._messages.take(list(self._values(body)))
+            return None
         pdu, event = self._decode_pdu(bytearray(struct.pack(">BxI", kind, len(body)) + body))
         self._recv_pdu.put(pdu)
         return event
