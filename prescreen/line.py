@@ -19,6 +19,7 @@ from prescreen.proof import Proof
 from prescreen.settings import Destination
 from prescreen.store import audit
 from prescreen.store.commitments import Commitments
+from prescreen.store.database import News
 from prescreen.store.outbox import Outbox
 from prescreen.store.queue import utc_now
 from prescreen.study import Delivery
@@ -89,6 +90,7 @@ class Line:
             partial(self._outbox.renew, lease=self.lease),
             renew_every=self.lease / 3,
             idle=self.rest,
+            news=News(self._engine),
         )
 
     def claim(self) -> list[Delivery]:
@@ -96,7 +98,7 @@ class Line:
         if not self._breaker.lets_through():
             return []
         room = self._pace.room(BATCH)
-        if room <= 0:
+        if room <= 0 or not self._outbox.is_due(self._destination.name):
             return []
         rows = self._outbox.claim(self._destination.name, self.lease, room)
         self._pace.took(len(rows))

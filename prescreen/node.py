@@ -33,7 +33,7 @@ from prescreen.settings import Settings
 from prescreen.store import audit, reader
 from prescreen.store.choice import Choice, Choices
 from prescreen.store.commitments import Commitments
-from prescreen.store.database import integrity, open_database
+from prescreen.store.database import News, integrity, open_database
 from prescreen.store.guard import Guard
 from prescreen.store.outbox import Outbox
 from prescreen.store.queue import Queue, utc_now
@@ -311,11 +311,12 @@ def _worker(settings: Settings, store: Store, decoder: Decoder, screener: Screen
     audit.record(store.engine, "weights.loaded", {"weights": weights, **engine})
     logger.info("screening with weights %s (%s)", model.findings.sha256[:12], model.findings.engine)
     return Worker(
-        claim,
+        lambda: claim() if store.queue.is_due() else [],
         partial(pipeline.screen, tools=tools),
         partial(store.queue.renew, lease=limits.lease),
         renew_every=limits.lease / 3,
         longest=limits.stuck_seconds,
+        news=News(store.engine),
     )
 
 

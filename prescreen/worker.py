@@ -23,6 +23,9 @@ Work = TypeVar("Work")
 
 logger = logging.getLogger(__name__)
 
+#: Seconds between two times that a resting loop asks for news, and before it asks at all: where
+#: news never ends, most of it is of no use to this loop.
+_LISTEN, _LEAST_REST = 0.02, 0.05
 #: The exit status of a process whose work hung.
 EXIT_STUCK = 70
 
@@ -32,7 +35,8 @@ class Worker(Generic[Work]):
 
     `claim` returns what is due (nothing: an empty sequence) with the leases set; `handle` does it
     and settles it; `renew` pushes a lease back and raises LeaseLost where another owns the work
-    by now. `pause` and `renew_every` are seconds. `idle` is called whenever nothing is due.
+    by now. `pause` and `renew_every` are seconds. `idle` is called whenever nothing is due; then
+    the loop rests for `pause`, or until `news` says that there may be something.
     Work that lasts longer than `longest` seconds hangs: then `stuck` is called, which by default
     ends the process, so that another one tries again, or gives up.
     """
@@ -46,6 +50,7 @@ class Worker(Generic[Work]):
         pause: float = 0.5,
         renew_every: float = 60.0,
         idle: Callable[[], None] | None = None,
+        news: Callable[[], bool] = lambda: False,
         longest: float = math.inf,
         stuck: Callable[[], None] = lambda: os._exit(EXIT_STUCK),
     ) -> None:
@@ -55,6 +60,7 @@ class Worker(Generic[Work]):
         self._pause = pause
         self._renew_every = renew_every
         self._idle = idle
+        self._news = news
         self._longest = longest
         self._stuck = stuck
         self._stop = threading.Event()
@@ -72,7 +78,15 @@ class Worker(Generic[Work]):
         """Work until stopped. A store that cannot be used is waited for, not died of."""
         while not self._stop.is_set():
             if not self.run_once():
-                self._stop.wait(self._pause)
+                self._rest()
+
+    def _rest(self) -> None:
+        """Sleep until there is news, or it is time to look all the same."""
+        begun = time.monotonic()
+        while not self._stop.wait(min(_LISTEN, self._pause)):
+            rested = time.monotonic() - begun
+            if rested >= self._pause or (rested >= _LEAST_REST and self._news()):
+                return
 
     def run_once(self) -> bool:
         """Claim and handle once; False where nothing was due."""

@@ -8,11 +8,11 @@ import json
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, insert, select
+from sqlalchemy import Connection, bindparam, select
 
 from prescreen.errors import StoreError
 from prescreen.store import schema as t
-from prescreen.store.database import add
+from prescreen.store.database import add, inserting
 from prescreen.study import (
     Disposition,
     Finding,
@@ -113,7 +113,7 @@ def write_result(
     result_id = add(connection, t.result, row)
     if result is not None and result.findings:
         rows = [{"result_id": result_id, **_finding_row(finding)} for finding in result.findings]
-        connection.execute(insert(t.finding), rows)
+        connection.execute(inserting(t.finding), rows)
 
 
 def _number(value: float | None) -> float | None:
@@ -139,16 +139,18 @@ def earlier_results(
 
     What was said of a conflict's other pixels never hides what was said of the first ones.
     """
-    columns = select(t.instance.c.sop_instance_uid, t.result.c.numbers)
-    statement = (
-        columns.select_from(t.result.join(t.job).join(t.instance))
-        .where(t.job.c.study_id == study_id, t.job.c.job_id < before_job_id)
-        .where(t.result.c.numbers.is_not(None), t.instance.c.rejected_at.is_(None))
-        .where(t.instance.c.disposition.not_in([Disposition.CONFLICT, Disposition.DUPLICATE]))
-        .order_by(t.result.c.job_id, t.result.c.result_id)
-    )
     newest: dict[str, str] = {}
-    for row in connection.execute(statement):
+    for row in connection.execute(_EARLIER, {"the_study": study_id, "the_job": before_job_id}):
         newest[row.sop_instance_uid] = row.numbers
     results = (from_json(text) for text in newest.values())
     return tuple(dataclasses.replace(result, carried_over=True) for result in results)
+
+
+_EARLIER = (
+    select(t.instance.c.sop_instance_uid, t.result.c.numbers)
+    .select_from(t.result.join(t.job).join(t.instance))
+    .where(t.job.c.study_id == bindparam("the_study"), t.job.c.job_id < bindparam("the_job"))
+    .where(t.result.c.numbers.is_not(None), t.instance.c.rejected_at.is_(None))
+    .where(t.instance.c.disposition.not_in([Disposition.CONFLICT, Disposition.DUPLICATE]))
+    .order_by(t.result.c.job_id, t.result.c.result_id)
+)

@@ -13,11 +13,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, Row, Select, insert, select, update
+from sqlalchemy import BindParameter, Connection, Row, bindparam, insert, select, update
 
 from prescreen.store import audit
 from prescreen.store import schema as t
-from prescreen.store.database import add
+from prescreen.store.database import add, inserting
 from prescreen.store.intake import Kept
 from prescreen.store.withdrawal import withdraw
 from prescreen.study import Disposition, Identity, Incoming, Instance, Priority, Stage
@@ -34,6 +34,23 @@ _PATIENT = (
     "accession_number",
     "issuer_of_accession_number",
     "study_date",
+)
+
+
+#: Built once: building a statement costs more than running it.
+_UID: BindParameter[str] = bindparam("uid")
+_OURS = select(t.result_object.c.object_id).where(t.result_object.c.sop_instance_uid == _UID)
+_REJECTION = select(t.rejection.c.code).where(t.rejection.c.sop_instance_uid == _UID)
+_VERSIONS = select(
+    t.instance.c.instance_id, t.instance.c.sha256, t.instance.c.size, t.instance.c.path
+).where(t.instance.c.sop_instance_uid == _UID, t.instance.c.removed_at.is_(None))
+_READ_SALT = select(t.meta.c.value).where(t.meta.c.key == _SALT)
+_IDENTITY = select(t.identity.c.identity_id).where(t.identity.c.digest == bindparam("the_digest"))
+_STUDY = select(t.study.c.study_id, t.study.c.identity_id).where(
+    t.study.c.study_instance_uid == _UID
+)
+_OPEN_JOB = select(t.job.c.job_id, t.job.c.cap_at, t.job.c.priority).where(
+    t.job.c.study_id == bindparam("the_study"), t.job.c.open
 )
 
 
@@ -92,27 +109,19 @@ def arrive(
 
 def _is_ours(connection: Connection, sop_instance_uid: str) -> bool:
     """Whether an object of that UID was written here; an archive may have changed the rest."""
-    uid = t.result_object.c.sop_instance_uid
-    statement = select(uid).where(uid == sop_instance_uid)
-    return connection.scalar(statement) is not None
+    return connection.scalar(_OURS, {"uid": sop_instance_uid}) is not None
 
 
 def _rejected_before(
     connection: Connection, sop_instance_uid: str, now: datetime.datetime
 ) -> dict[str, Any]:
     """What a rejection note that came before the instance says of it."""
-    rejection = t.rejection.c
-    statement = select(rejection.code).where(rejection.sop_instance_uid == sop_instance_uid)
-    code = connection.scalar(statement)
+    code = connection.scalar(_REJECTION, {"uid": sop_instance_uid})
     return {} if code is None else {"rejected_at": now, "rejected_code": code}
 
 
 def _versions(connection: Connection, sop_instance_uid: str) -> list[Row[Any]]:
-    columns = (t.instance.c.instance_id, t.instance.c.sha256, t.instance.c.size, t.instance.c.path)
-    statement = select(*columns).where(
-        t.instance.c.sop_instance_uid == sop_instance_uid, t.instance.c.removed_at.is_(None)
-    )
-    return list(connection.execute(statement))
+    return list(connection.execute(_VERSIONS, {"uid": sop_instance_uid}))
 
 
 def _lies_there(row: Row[Any], arrival: Arrival) -> bool:
@@ -193,7 +202,7 @@ def patient_data(identity: Identity) -> dict[str, str]:
 
 def identity_digest(connection: Connection, identity: Identity) -> str:
     """Digest of patient, order and study (hex), salted per database: equal where they are."""
-    salt = connection.scalar(select(t.meta.c.value).where(t.meta.c.key == _SALT))
+    salt = connection.scalar(_READ_SALT)
     if salt is None:
         salt = secrets.token_hex(16)
         connection.execute(insert(t.meta), {"key": _SALT, "value": salt})
@@ -205,8 +214,7 @@ def identity_digest(connection: Connection, identity: Identity) -> str:
 def identity_row(connection: Connection, identity: Identity) -> tuple[int, bool]:
     """Id of the identity's row, and whether the row is new."""
     digest = identity_digest(connection, identity)
-    column = t.identity.c.identity_id
-    known = connection.scalar(select(column).where(t.identity.c.digest == digest))
+    known = connection.scalar(_IDENTITY, {"the_digest": digest})
     if known is not None:
         return int(known), False
     row = {"digest": digest, **patient_data(identity)}
@@ -222,10 +230,7 @@ def _study(
 ) -> int:
     """Id of the study's row; a first arrival with another identity makes that the current one."""
     uid = arrival.identity.study_instance_uid
-    columns = t.study.c
-    known = connection.execute(
-        select(columns.study_id, columns.identity_id).where(columns.study_instance_uid == uid)
-    ).one_or_none()
+    known = connection.execute(_STUDY, {"uid": uid}).one_or_none()
     if known is None:
         row = {"study_instance_uid": uid, "identity_id": identity_id, "first_received_at": now}
         return add(connection, t.study, row)
@@ -293,17 +298,13 @@ def join_open_job(
         job_id = int(job.job_id)
         statement = update(t.job).where(t.job.c.job_id == job_id)
         connection.execute(statement, {"due_at": due_at, "priority": priority})
-    connection.execute(insert(t.job_instance), {"job_id": job_id, "instance_id": instance_id})
+    connection.execute(inserting(t.job_instance), {"job_id": job_id, "instance_id": instance_id})
     return {"job_id": job_id, "due_at": t.instant_text(due_at)}
 
 
 def _open_job(connection: Connection, study_id: int) -> Row[Any] | None:
     """The job of a study that images may still join; once claimed it is closed for ever."""
-    columns = t.job.c
-    statement: Select[Any] = select(columns.job_id, columns.cap_at, columns.priority)
-    return connection.execute(
-        statement.where(columns.study_id == study_id, columns.open)
-    ).one_or_none()
+    return connection.execute(_OPEN_JOB, {"the_study": study_id}).one_or_none()
 
 
 def due(

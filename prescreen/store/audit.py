@@ -35,16 +35,17 @@ from sqlalchemy import (
 
 from prescreen.errors import StoreError
 from prescreen.store import schema as t
-from prescreen.store.database import reading, writing
+from prescreen.store.database import Prepared, reading, writing
 from prescreen.study import Event
 
 GENESIS = "0" * 64
 _NAMES = tuple(column.name for column in t.event.columns)
 _HEAD = "audit.head"
-#: Built once: an event costs three statements, and a study ten events.
 _READ_HEAD = select(t.meta.c.value).where(t.meta.c.key == _HEAD)
-_MOVE_HEAD = update(t.meta).where(t.meta.c.key == _HEAD).values(value=bindparam("head"))
-_ADD_EVENT = insert(t.event)
+#: Prepared: an event costs three statements, and a study ten events.
+_HEAD_NOW = Prepared(_READ_HEAD)
+_MOVE_HEAD = Prepared(update(t.meta).where(t.meta.c.key == _HEAD).values(value=bindparam("head")))
+_ADD_EVENT = Prepared(insert(t.event))
 _KIND = re.compile(r"[a-z]+(?:_[a-z]+)*\.[a-z]+(?:_[a-z]+)*")
 #: Keys that would put patient data into the chain, where it could never be erased.
 _FORBIDDEN = frozenset(
@@ -112,7 +113,7 @@ def append(
     }
     aside = _set_aside(row, phi)
     row["hash"] = _hash(head.hash, row)
-    connection.execute(_ADD_EVENT, row)
+    _ADD_EVENT(connection, **{**row, "at": t.instant_text(at)})
     if aside is not None:
         connection.execute(insert(t.event_phi), aside)
     _move_head(connection, Checkpoint(row["event_id"], row["hash"]))
@@ -170,7 +171,7 @@ def follows(head: Checkpoint, row: Mapping[str, Any]) -> bool:
 
 
 def _head(connection: Connection) -> Checkpoint:
-    value = connection.scalar(_READ_HEAD)
+    value = _HEAD_NOW(connection).scalar()
     if value is None:
         connection.execute(insert(t.meta), {"key": _HEAD, "value": f"0 {GENESIS}"})
         return Checkpoint(0, GENESIS)
@@ -179,7 +180,7 @@ def _head(connection: Connection) -> Checkpoint:
 
 
 def _move_head(connection: Connection, head: Checkpoint) -> None:
-    connection.execute(_MOVE_HEAD, {"head": f"{head.event_id} {head.hash}"})
+    _MOVE_HEAD(connection, head=f"{head.event_id} {head.hash}")
 
 
 def checkpoint(engine: Engine) -> Checkpoint:

@@ -7,13 +7,26 @@ and never fail in the middle. Alembic is imported only when there is something t
 
 from __future__ import annotations
 
+import functools
 import sqlite3
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import URL, Connection, Engine, Table, create_engine, event, insert
+from sqlalchemy import (
+    URL,
+    ClauseElement,
+    Connection,
+    CursorResult,
+    Dialect,
+    Engine,
+    Insert,
+    Table,
+    create_engine,
+    event,
+    insert,
+)
 from sqlalchemy import exc as sqlalchemy_errors
 from sqlalchemy.pool import ConnectionPoolEntry
 
@@ -88,6 +101,28 @@ def _prepare(connection: sqlite3.Connection, busy_timeout: float) -> None:
     connection.execute("PRAGMA foreign_keys = ON")
 
 
+class News:
+    """Whether another connection has changed the database since it was asked last.
+
+    For a tenth of what a query costs (PRAGMA data_version). What cannot be asked may be news.
+    """
+
+    def __init__(self, engine: Engine) -> None:
+        self._path = str(engine.url.database)
+        self._connection: sqlite3.Connection | None = None
+        self._version: int | None = None
+
+    def __call__(self) -> bool:
+        before = self._version
+        try:
+            if self._connection is None:
+                self._connection = sqlite3.connect(self._path, check_same_thread=False)
+            (self._version,) = self._connection.execute("PRAGMA data_version").fetchone()
+        except sqlite3.Error:
+            return True
+        return self._version != before
+
+
 @contextmanager
 def writing(engine: Engine, refuses: bool = False) -> Iterator[Connection]:
     """A transaction that may write: committed and durable on leaving, rolled back on any error.
@@ -108,9 +143,39 @@ def reading(engine: Engine) -> Iterator[Connection]:
 
 def add(connection: Connection, table: Table, row: Mapping[str, Any]) -> int:
     """Insert one row; returns the id that the database gave it."""
-    key = connection.execute(insert(table), row).inserted_primary_key
+    key = connection.execute(inserting(table), row).inserted_primary_key
     assert key is not None
     return int(key[0])
+
+
+@functools.cache
+def inserting(table: Table) -> Insert:
+    """The statement that inserts into a table, built once."""
+    return insert(table)
+
+
+class Prepared:
+    """A statement of plain texts and numbers, compiled once: most of its cost is elsewhere.
+
+    Parameters go to the driver and values come from it as they are, so instants are texts.
+    """
+
+    def __init__(self, statement: ClauseElement) -> None:
+        self._statement = statement
+        self._compiled: dict[str, tuple[str, tuple[str, ...], dict[str, Any]]] = {}
+
+    def __call__(self, connection: Connection, **values: Any) -> CursorResult[Any]:
+        """Run it with values for its parameters."""
+        text, names, fixed = self._on(connection.dialect)
+        given = {**fixed, **values}
+        return connection.exec_driver_sql(text, tuple(given[name] for name in names))
+
+    def _on(self, dialect: Dialect) -> tuple[str, tuple[str, ...], dict[str, Any]]:
+        if dialect.name not in self._compiled:
+            compiled = self._statement.compile(dialect=dialect)
+            names = tuple(getattr(compiled, "positiontup", None) or ())
+            self._compiled[dialect.name] = str(compiled), names, dict(compiled.params)
+        return self._compiled[dialect.name]
 
 
 @contextmanager

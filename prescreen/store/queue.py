@@ -22,6 +22,7 @@ from sqlalchemy import (
     Row,
     Update,
     and_,
+    bindparam,
     exists,
     or_,
     select,
@@ -108,6 +109,11 @@ class Queue:
         self._crash("keep.committed")
         return disposition
 
+    def is_due(self) -> bool:
+        """Whether a job may be due: cheaper to ask than to claim."""
+        with reading(self._engine) as connection:
+            return connection.scalar(_DUE, {"now": self._clock()}) is not None
+
     def claim(
         self,
         worker: str,
@@ -158,9 +164,7 @@ class Queue:
 
     def _claimed(self, connection: Connection, row: Row[Any], now: datetime.datetime) -> Job:
         frozen = settlement.freeze(connection, row, now)
-        uid = connection.scalar(
-            select(t.study.c.study_instance_uid).where(t.study.c.study_id == row.study_id)
-        )
+        uid = connection.scalar(_STUDY_UID, {"the_study": row.study_id})
         audit.append(
             connection,
             "job.claimed",
@@ -415,12 +419,30 @@ def _instance_rows() -> Any:
 
 
 def _instances(connection: Connection, folder: Path, job_id: int) -> tuple[Instance, ...]:
-    of_job = select(t.job_instance.c.instance_id).where(t.job_instance.c.job_id == job_id)
+    rows = connection.execute(_INSTANCES, {"the_job": job_id})
+    return tuple(instance_of(row, folder) for row in rows)
+
+
+def _instances_of_a_job() -> Any:
+    of_job = select(t.job_instance.c.instance_id).where(
+        t.job_instance.c.job_id == bindparam("the_job")
+    )
     statement = _instance_rows().where(
         t.instance.c.instance_id.in_(of_job), t.instance.c.rejected_at.is_(None)
     )
-    rows = connection.execute(statement.order_by(t.instance.c.instance_id))
-    return tuple(instance_of(row, folder) for row in rows)
+    return statement.order_by(t.instance.c.instance_id)
+
+
+#: Built once: building a statement costs more than running it.
+_INSTANCES = _instances_of_a_job()
+_DUE = (
+    select(t.job.c.job_id)
+    .where(t.job.c.stage == Stage.SCREEN, t.job.c.due_at <= bindparam("now", type_=t.Instant))
+    .limit(1)
+)
+_STUDY_UID = select(t.study.c.study_instance_uid).where(
+    t.study.c.study_id == bindparam("the_study")
+)
 
 
 __all__ = ["Answer", "Queue", "utc_now"]

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, Row, exists, or_, select, update
+from sqlalchemy import Connection, Row, Select, bindparam, exists, or_, select, update
 
 from prescreen.settings import Destination
 from prescreen.store import audit
@@ -40,11 +40,10 @@ def freeze(connection: Connection, row: Row[Any], now: datetime.datetime) -> Fro
     if row.claimed_at is not None:
         live, held = json.loads(row.live_destinations), json.loads(row.held_findings)
         return Frozen(row.predecessor_job_id, frozenset(live), frozenset(held))
-    names = select(t.destination.c.name).where(t.destination.c.live)
     frozen = Frozen(
         _predecessor(connection, row.study_id, row.job_id),
-        frozenset(connection.scalars(names)),
-        frozenset(connection.scalars(select(t.finding_hold.c.label))),
+        frozenset(connection.scalars(_LIVE)),
+        frozenset(connection.scalars(_HELD)),
     )
     values = {
         "claimed_at": now,
@@ -52,7 +51,7 @@ def freeze(connection: Connection, row: Row[Any], now: datetime.datetime) -> Fro
         "live_destinations": json.dumps(sorted(frozen.live_destinations)),
         "held_findings": json.dumps(sorted(frozen.held_findings)),
     }
-    connection.execute(update(t.job).where(t.job.c.job_id == row.job_id).values(**values))
+    connection.execute(_OF_JOB, {"the_job": row.job_id, **values})
     return frozen
 
 
@@ -61,16 +60,39 @@ def _predecessor(connection: Connection, study_id: int, job_id: int) -> int | No
 
     One that was held in silence, or cancelled before it was tried, replaced nothing anywhere.
     """
+    return connection.scalar(_PREDECESSOR, {"the_study": study_id, "the_job": job_id})
+
+
+def _predecessors() -> Select[Any]:
     of_job = t.outbox.c.job_id == t.job.c.job_id
     item = t.result_object.c
     has_object = exists().where(item.job_id == t.job.c.job_id, item.kind != "rejection")
     has_row = exists().where(of_job)
     unseen = t.outbox.c.state.in_([OutboxState.CANCELLED, OutboxState.HELD])
     stands = exists().where(of_job, or_(~unseen, t.outbox.c.attempts > 0))
-    statement = select(t.job.c.job_id).where(
-        t.job.c.study_id == study_id, t.job.c.job_id < job_id, has_object, or_(~has_row, stands)
+    earlier = (t.job.c.study_id == bindparam("the_study"), t.job.c.job_id < bindparam("the_job"))
+    statement = select(t.job.c.job_id).where(*earlier, has_object, or_(~has_row, stands))
+    return statement.order_by(t.job.c.job_id.desc()).limit(1)
+
+
+#: Built once: building a statement costs more than running it.
+_PREDECESSOR = _predecessors()
+_LIVE = select(t.destination.c.name).where(t.destination.c.live)
+_HELD = select(t.finding_hold.c.label)
+_OF_JOB = update(t.job).where(t.job.c.job_id == bindparam("the_job"))
+_OF_INSTANCE = (
+    update(t.instance)
+    .where(t.instance.c.instance_id == bindparam("the_instance"))
+    .returning(t.instance.c.identity_id)
+)
+_REJECTED = (
+    select(t.instance.c.instance_id)
+    .where(
+        t.instance.c.instance_id.in_(bindparam("ids", expanding=True)),
+        t.instance.c.rejected_at.is_not(None),
     )
-    return connection.scalar(statement.order_by(t.job.c.job_id.desc()).limit(1))
+    .limit(1)
+)
 
 
 def audience_of(destination: Destination, job: Job) -> Audience:
@@ -114,10 +136,8 @@ def _tell_apart(connection: Connection, job: Job, answer: Answer, now: datetime.
         values["disposition"] = answer.disposition
     if not values:
         return
-    here = t.instance.c.instance_id == answer.instance.instance_id
-    identity_id = connection.scalar(
-        update(t.instance).where(here).values(**values).returning(t.instance.c.identity_id)
-    )
+    here = {"the_instance": answer.instance.instance_id}
+    identity_id = connection.scalar(_OF_INSTANCE, {**here, **values})
     if answer.disposition is None or answer.disposition == answer.instance.disposition:
         return
     audit.append(
@@ -196,11 +216,7 @@ def _state(
 def speaks_of_rejected(connection: Connection, job: Job) -> bool:
     """Whether an instance of a job has been rejected since it was claimed."""
     ids = [instance.instance_id for instance in job.instances]
-    instance = t.instance.c
-    statement = select(instance.instance_id).where(
-        instance.instance_id.in_(ids), instance.rejected_at.is_not(None)
-    )
-    return connection.scalar(statement.limit(1)) is not None
+    return connection.scalar(_REJECTED, {"ids": ids}) is not None
 
 
 def _post(

@@ -17,6 +17,11 @@ _PENDING = (
 )
 
 
+_ADVANCE = update(t.job).where(
+    and_(t.job.c.job_id == bindparam("the_job"), t.job.c.stage != bindparam("other_than"))
+)
+
+
 def next_stage(connection: Connection, job_id: int) -> Stage:
     """DELIVER while an outbox row of the job is pending, else DONE."""
     pending = connection.scalar(_PENDING, {"the_job": job_id})
@@ -32,8 +37,8 @@ def advance(
 ) -> None:
     """Move a settled job to a stage; with DONE goes its event."""
     values = {"stage": stage, "done_at": now if stage is Stage.DONE else None}
-    here = and_(t.job.c.job_id == job_id, t.job.c.stage != stage)
-    changed = connection.execute(update(t.job).where(here).values(**values)).rowcount
+    here = {"the_job": job_id, "other_than": stage}
+    changed = connection.execute(_ADVANCE, {**here, **values}).rowcount
     if changed and stage is Stage.DONE:
         audit.append(
             connection, "job.done", now, study_instance_uid=study_instance_uid, job_id=job_id

@@ -97,3 +97,29 @@ def test_a_terminal_that_is_closed_ends_it_as_sigterm_does() -> None:
     command = [sys.executable, "-c", HANGING_UP]
     said = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
     assert said.stdout == "True\n"
+
+
+def test_news_end_a_rest_and_nothing_else_does_before_its_time() -> None:
+    claimed, news = threading.Semaphore(0), threading.Event()
+    asked = threading.Event()
+
+    def claim() -> list[str]:
+        claimed.release()
+        return []
+
+    def told() -> bool:
+        asked.set()
+        return news.is_set()
+
+    worker: Worker[str] = Worker(
+        claim, lambda work: None, lambda piece: None, pause=3600, news=told
+    )
+    loop = threading.Thread(target=worker.run)
+    loop.start()
+    assert claimed.acquire(timeout=10) and asked.wait(10)
+    assert not claimed.acquire(blocking=False), "it rests"
+    news.set()
+    assert claimed.acquire(timeout=10), "it looks again"
+    worker.stop()
+    loop.join(10)
+    assert not loop.is_alive()
