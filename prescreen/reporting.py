@@ -7,6 +7,7 @@ one rename. What exists may have been sent, so it never changes.
 from __future__ import annotations
 
 import datetime
+import hashlib
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -65,14 +66,15 @@ def write(job: Job, images: Sequence[Image], desk: Desk) -> Results:
         return results
     draft = desk.spool.draft(job.job_id)
     objects: list[ResultObject] = []
+    digests: dict[str, str] = {}
     for audience in [] if is_silent else audiences(job, desk.settings):
-        objects += _write_set(job, readable, audience, desk, draft)
+        objects += _write_set(job, readable, audience, desk, draft, digests)
     for item, content in rejecting.notes(job, desk.settings, desk.made):
         (draft / item.file_name).write_bytes(content)
         objects.append(item)
     results = replace(results, objects=tuple(objects))
     names = [destination.name for destination in desk.settings.destinations]
-    write_manifest(draft, job, results, names)
+    write_manifest(draft, job, results, names, digests)
     desk.spool.publish(job.job_id, draft)
     return results
 
@@ -115,8 +117,14 @@ def kinds(job: Job, audience: Audience, settings: Settings) -> frozenset[str]:
 
 
 def _write_set(
-    job: Job, images: Sequence[Image], audience: Audience, desk: Desk, draft: Path
+    job: Job,
+    images: Sequence[Image],
+    audience: Audience,
+    desk: Desk,
+    draft: Path,
+    digests: dict[str, str],
 ) -> list[ResultObject]:
+    """Write the objects of one audience, each looked at and digested as it goes to its file."""
     edition = Edition(
         desk.model,
         desk.settings.report,
@@ -131,6 +139,7 @@ def _write_set(
         path = draft / item.described.file_name
         with mapped(draft):
             path.write_bytes(item.part10)
+        digests[path.name] = hashlib.sha256(item.part10).hexdigest()
         _pass(item, images[-1], path, desk.spool)
         found.append(item.described)
     return found

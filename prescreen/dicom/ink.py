@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import re
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -141,8 +142,46 @@ def fitted(pixels: FloatArray, height: int, width: int) -> npt.NDArray[np.uint8]
     for start in range(0, rows, _BLOCK):
         block = slice(start, start + _BLOCK)
         grey[block] = pixels[block] * np.float32(255)
-    image = Image.fromarray(grey)
-    return np.asarray(image.resize(size, Image.Resampling.BILINEAR, reducing_gap=1.0))
+    step = int(1 / scale)
+    if step > 1:
+        grey = np.asarray(Image.fromarray(grey).reduce(step))
+    return _between(grey, size[1], size[0])
+
+
+def _between(grey: npt.NDArray[np.uint8], rows: int, columns: int) -> npt.NDArray[np.uint8]:
+    """Grey values between those of four neighbours: bilinear, in half the time of a general filter.
+
+    In bands that stay in the processor's cache; 256 steps between two pixels are all that shows.
+    """
+    above, below, down = _places(grey.shape[0], rows)
+    left, right, across = _places(grey.shape[1], columns)
+    result = np.empty((rows, columns), np.uint8)
+    for start in range(0, rows, 2 * _BLOCK):
+        band = slice(start, start + 2 * _BLOCK)
+        mixed = _mixed(grey[above[band]], grey[below[band]], down[band, None])
+        result[band] = _mixed(mixed.take(left, axis=1), mixed.take(right, axis=1), across)
+    return result
+
+
+def _mixed(
+    first: npt.NDArray[Any], second: npt.NDArray[Any], share: npt.NDArray[np.uint16]
+) -> npt.NDArray[np.uint16]:
+    """`share` 256ths of the second, the rest of the first; grey values in and out."""
+    mixed, other = first.astype(np.uint16), second.astype(np.uint16)
+    mixed *= 256 - share
+    other *= share
+    mixed += other
+    mixed += 128  # halves go up; 255 * 256 + 128 still fits
+    mixed >>= 8
+    return mixed
+
+
+def _places(count: int, wanted: int) -> tuple[npt.NDArray[np.intp], ...]:
+    """For each of `wanted` places among `count` pixels its two neighbours, and 256ths between."""
+    places = np.clip((np.arange(wanted) + 0.5) * count / wanted - 0.5, 0, count - 1)
+    first = places.astype(np.intp)
+    share = np.rint((places - first) * 256).astype(np.uint16)
+    return first, np.minimum(first + 1, count - 1), share
 
 
 def outline(area: Page, mask: BoolArray, colour: Colour, thickness: int) -> None:
