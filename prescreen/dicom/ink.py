@@ -20,6 +20,7 @@ from prescreen.study import BoolArray, FloatArray
 
 Page = npt.NDArray[np.uint8]
 Colour = tuple[int, int, int]
+_Places = npt.NDArray[np.intp]
 
 #: What the page was drawn up with.
 AILERON = Face()
@@ -176,7 +177,7 @@ def _mixed(
     return mixed
 
 
-def _places(count: int, wanted: int) -> tuple[npt.NDArray[np.intp], ...]:
+def _places(count: int, wanted: int) -> tuple[_Places, _Places, npt.NDArray[np.uint16]]:
     """For each of `wanted` places among `count` pixels its two neighbours, and 256ths between."""
     places = np.clip((np.arange(wanted) + 0.5) * count / wanted - 0.5, 0, count - 1)
     first = places.astype(np.intp)

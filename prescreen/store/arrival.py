@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import BindParameter, Connection, Row, bindparam, insert, select, update
+from sqlalchemy import BindParameter, Connection, Row, Select, bindparam, insert, select, update
 
 from prescreen.store import audit
 from prescreen.store import schema as t
@@ -49,7 +49,7 @@ _IDENTITY = select(t.identity.c.identity_id).where(t.identity.c.digest == bindpa
 _STUDY = select(t.study.c.study_id, t.study.c.identity_id).where(
     t.study.c.study_instance_uid == _UID
 )
-_OPEN_JOB = select(t.job.c.job_id, t.job.c.cap_at, t.job.c.priority).where(
+_OPEN_JOB: Select[Any] = select(t.job.c.job_id, t.job.c.cap_at, t.job.c.priority).where(
     t.job.c.study_id == bindparam("the_study"), t.job.c.open
 )
 

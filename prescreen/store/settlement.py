@@ -60,7 +60,8 @@ def _predecessor(connection: Connection, study_id: int, job_id: int) -> int | No
 
     One that was held in silence, or cancelled before it was tried, replaced nothing anywhere.
     """
-    return connection.scalar(_PREDECESSOR, {"the_study": study_id, "the_job": job_id})
+    found: int | None = connection.scalar(_PREDECESSOR, {"the_study": study_id, "the_job": job_id})
+    return found
 
 
 def _predecessors() -> Select[Any]:
