@@ -19,6 +19,7 @@ from collections.abc import Collection, Iterator
 
 from pynetdicom.pdu import A_ASSOCIATE_RJ
 
+from prescreen.dicom.answers import SHORTEST_PDU
 from prescreen.dicom.entity import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from prescreen.dicom.tls import calling
 from prescreen.errors import PeerUnavailable
@@ -132,6 +133,10 @@ class Requestor:
             self._abandon()
             why = _why_rejected(answer) if kind == _REJECT else None
             raise PeerUnavailable(f"{self.who}: {self._not_associated(why)}")
+        if self._room < SHORTEST_PDU:
+            self._abandon()
+            longest = f"takes PDUs of {self._room} bytes at most; let it take 16384"
+            raise PeerUnavailable(f"{self.who}: {longest}")
         self.answered = True
         numbers = {context: 2 * place + 1 for place, context in enumerate(offered)}
         self._contexts = {c: number for c, number in numbers.items() if taken.get(number) == c[1]}
@@ -364,8 +369,6 @@ def _accepted(answer: bytes) -> tuple[int, dict[int, str]]:
         elif kind == 0x50:
             lengths = [value for item, value in _items(content, 0) if item == 0x51]
             room = int.from_bytes(lengths[0], "big") if lengths else room
-    if 0 < room < 64:
-        raise _Lost
     return room or _LONGEST_SENT, taken
 
 

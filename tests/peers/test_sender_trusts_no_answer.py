@@ -74,6 +74,12 @@ def test_an_impossible_answer_to_the_request_is_unavailable(answer: bytes) -> No
         Requestor(destination(port), "NODE").open([_CONTEXT])
 
 
+def test_pdus_too_short_to_send_anything_in_are_named() -> None:
+    short = _ACCEPT.replace((16384).to_bytes(4, "big"), (100).to_bytes(4, "big"))
+    with _answering(short) as port, pytest.raises(PeerUnavailable, match="of 100 bytes at most"):
+        Requestor(destination(port), "NODE").open([_CONTEXT])
+
+
 def test_a_rejection_without_a_known_reason_is_still_one() -> None:
     rejection = b"\3\0\0\0\0\4\0\x63\x63\x63"
     with _answering(rejection) as port, pytest.raises(PeerUnavailable, match="was rejected"):
