@@ -59,10 +59,11 @@ test: peers $(STAMP) check  ## install, check, run the tests
 bench: peers $(STAMP)  ## rates, CPU per study, memory, latency: one JSON and one table
 	$(BIN)/python -m bench --json bench.json
 
-soak: peers $(STAMP)  ## new examples for the property tests, atheris hunting, hundreds of kills
+soak: peers $(STAMP)  ## new examples for the property tests, atheris hunting, hundreds of kills, attacks side by side
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[soak]'
 	HYPOTHESIS=random $(BIN)/python -m pytest tests/properties tests/unit
-	$(BIN)/python -m pytest -m soak -s tests/e2e
+	$(BIN)/python -m pytest -m soak -s tests/e2e tests/peers
+	$(BIN)/python -m bench.attacks --json attacks.json
 
 train: $(STAMP)  ## train both networks on the data at hand (hours on a CPU)
 	PRESCREEN_RUNS=$(RUNS) $(BIN)/python -m train.lungs_heart --run lungs_heart --fold -1
@@ -70,4 +71,4 @@ train: $(STAMP)  ## train both networks on the data at hand (hours on a CPU)
 	  --lungs-heart $(RUNS)/lungs_heart/last.pt
 
 clean:
-	rm -rf $(VENV) $(TOOLS) sbom.json build dist demo-out bench.json
+	rm -rf $(VENV) $(TOOLS) sbom.json build dist demo-out bench.json attacks.json

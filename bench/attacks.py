@@ -33,9 +33,9 @@ from tests.peers.dcmtk import free_port, run, storescp, write_radiograph
 from tests.peers.hostile import Act, Crowd, Target
 
 MANY = 200
-#: Seconds that the honest peer waits for an answer, that it asks for, and that a server is given
-#: after the attack before it is looked at.
-PATIENCE, ASKING, AFTER = 3.0, 5.0, 3.0
+#: Seconds that the honest peer waits for an answer, and that a server is given after the attack
+#: before it is looked at.
+PATIENCE, AFTER = 3.0, 3.0
 
 
 @dataclass(frozen=True)
@@ -212,9 +212,13 @@ SERVERS: Mapping[str, Start] = {
 
 
 def measured(
-    folder: Path, servers: Sequence[str], kinds: Sequence[Kind], say: Callable[[str], None]
+    folder: Path,
+    servers: Sequence[str],
+    kinds: Sequence[Kind],
+    seconds: float,
+    say: Callable[[str], None],
 ) -> Iterator[Result]:
-    """A result for each server, kind and size; `say` is told what is done next."""
+    """A result for each server, kind and size; `say` is told what comes next."""
     folder.mkdir(parents=True, exist_ok=True)
     authority = Authority(folder)
     keys = Keys(authority.certificate, authority.issue("server"), authority.issue("peer"))
@@ -225,19 +229,32 @@ def measured(
             where = folder / f"{number}-{name.replace(' ', '')}"
             with SERVERS[name](where, keys if kind.tls else None) as server:
                 honest = Honest(server, keys if kind.tls else None, sent)
-                yield _attacked(name, server, honest, kind, size)
+                yield _attacked(name, server, honest, Attack(kind, size, seconds))
 
 
-def _attacked(name: str, server: Server, honest: Honest, kind: Kind, size: int) -> Result:
+@dataclass(frozen=True)
+class Attack:
+    """One attack: its kind, how many do it, and how long."""
+
+    kind: Kind
+    size: int
+    seconds: float
+
+    def crowd(self, server: Server) -> Crowd:
+        """Those who do it."""
+        target = Target(server.port, called=server.called.encode(), tls=self.kind.tls)
+        return Crowd(self.kind.act, target, self.size, again=1.0)
+
+
+def _attacked(name: str, server: Server, honest: Honest, attack: Attack) -> Result:
     honest.store()  # what is loaded when first needed is no fault of the attack
     quiet = [honest.echo() for _ in range(6)][1:]
     time.sleep(0.5)
     before = during = held(server.pid)
-    target = Target(server.port, called=server.called.encode(), tls=kind.tls)
-    with Crowd(kind.act, target, size, again=1.0) as crowd:
+    with attack.crowd(server) as crowd:
         crowd.wait(PATIENCE)
         echoes = []
-        until = time.monotonic() + ASKING
+        until = time.monotonic() + attack.seconds
         while time.monotonic() < until:
             echoes.append(honest.echo())
             during = _most(during, held(server.pid))
@@ -248,8 +265,8 @@ def _attacked(name: str, server: Server, honest: Honest, kind: Kind, size: int) 
     answered = [took for took in echoes if took is not None]
     return Result(
         server=name,
-        attack=kind.name,
-        connections=size,
+        attack=attack.kind.name,
+        connections=attack.size,
         echoes=len(echoes),
         answered=len(answered),
         echo_before=max((took for took in quiet if took is not None), default=None),
@@ -310,13 +327,15 @@ def main() -> None:
     parser.add_argument("--server", choices=SERVERS, action="append", help="one alone")
     parser.add_argument("--row", help="the attacks of one row alone, as W3")
     parser.add_argument("--size", type=int, help="so many connections, in place of 200 and of 1")
+    parser.add_argument("--seconds", type=float, default=5.0, help="of each attack (default 5)")
     options = parser.parse_args()
     kinds = [kind for kind in KINDS if kind.name.startswith(options.row or "W")]
     if options.size is not None:
         kinds = [dataclasses.replace(kind, sizes=(options.size,)) for kind in kinds]
     console, errors = Console(width=160), Console(stderr=True)
     with tempfile.TemporaryDirectory(prefix="prescreen-attacks-") as folder:
-        found = measured(Path(folder), options.server or list(SERVERS), kinds, errors.print)
+        servers = options.server or list(SERVERS)
+        found = measured(Path(folder), servers, kinds, options.seconds, errors.print)
         results = []
         for result in found:
             errors.print(f"  C-ECHO {_echoes(result)}, C-STORE {'yes' if result.stored else 'no'}")

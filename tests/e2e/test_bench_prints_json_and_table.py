@@ -75,3 +75,23 @@ def test_rates_memory_and_latency_stand_beside(run: tuple[str, dict[str, object]
     latency = found["latency"]
     assert isinstance(latency, dict)
     assert latency["total_ms"] == pytest.approx(sum(latency["stages_ms"].values()))
+
+
+def test_an_attack_is_measured_before_during_and_after(tmp_path: Path) -> None:
+    target = tmp_path / "attacks.json"
+    one = ("--server", "prescreen", "--row", "W1", "--size", "5", "--seconds", "1")
+    done = subprocess.run(
+        [sys.executable, "-m", "bench.attacks", *one, "--json", str(target)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "W1 silent" in done.stdout
+    (found,) = json.loads(target.read_text())["results"]
+    assert 0 < found["answered"] == found["echoes"]
+    assert found["stored"] and found["echo_after"]
+    assert found["after"]["descriptors"] <= found["before"]["descriptors"]
+    assert found["during"]["descriptors"] >= found["before"]["descriptors"] + 5

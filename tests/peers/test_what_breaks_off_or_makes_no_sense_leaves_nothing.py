@@ -279,3 +279,12 @@ def test_w10_a_stranger_is_rejected_for_good_and_told_of_once(
     eventually(lambda: door.rules() == [rule])
     assert door.audited[0]["address"] == address
     assert len([r for r in caplog.records if "association refused" in r.message]) == 1
+
+
+def test_w10_who_makes_up_titles_does_not_fill_log_and_audit(door: Node) -> None:
+    for number in range(200):
+        with wire.connected(door.receiver.port) as connection:
+            connection.sendall(wire.request(f"MADE-UP-{number}".encode()))
+            assert wire.answer(connection) == wire.ASSOCIATE_RJ
+    door.receiver.stop()  # all is told by then
+    assert 0 < len(door.audited) <= 8
