@@ -9,7 +9,7 @@ TOOLS := .tools
 RUNS ?= $(HOME)/.cache/prescreen/runs
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test check audit sbom peers viewers bench soak train clean
+.PHONY: help install demo test check audit sbom peers viewers bench light soak train clean
 
 help:  ## what can be made
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/ -/'
@@ -59,6 +59,9 @@ test: peers $(STAMP) check  ## install, check, run the tests
 bench: peers $(STAMP)  ## rates, CPU per study, memory, latency: one JSON and one table
 	$(BIN)/python -m bench --json bench.json
 
+light:  ## training and the networks' bench with torch 2.6 and five others alone (4 GB to fetch)
+	@.ci/light .light
+
 soak: peers $(STAMP)  ## new examples for the property tests, atheris hunting, hundreds of kills, attacks side by side
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[soak]'
 	HYPOTHESIS=random $(BIN)/python -m pytest tests/properties tests/unit
@@ -71,4 +74,4 @@ train: $(STAMP)  ## train both networks on the data at hand (hours on a CPU)
 	  --lungs-heart $(RUNS)/lungs_heart/last.pt
 
 clean:
-	rm -rf $(VENV) $(TOOLS) sbom.json build dist demo-out bench.json attacks.json
+	rm -rf $(VENV) $(TOOLS) .light sbom.json build dist demo-out bench.json attacks.json

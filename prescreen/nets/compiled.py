@@ -137,7 +137,7 @@ def compile_to(path: Path, module: nn.Module, size: int) -> None:
     count = torch.export.Dim("n", min=1, max=MOST)
     with torch.no_grad():
         program = torch.export.export(module, (example,), dynamic_shapes=({0: count},))
-        # not frozen: torch 2.15 then loses what a convolution of one channel adds
+        # not frozen: torch 2.6 and 2.15 then change what a convolution of one channel answers
         aoti_compile_and_package(program, package_path=str(path))
 
 
