@@ -124,6 +124,8 @@ def rejection_of(identity: Identity, incoming: Incoming, screen: Screen) -> Reje
     """What an incoming object rejects, if it is a rejection note that is to be obeyed."""
     if identity.sop_class_uid != KEY_OBJECT_SELECTION:
         return None
+    if identity.manufacturer_model_name.casefold() == OWN_MODEL:
+        return None  # a note of ours, on its way around
     found = read_rejection(incoming.part10)
     if found is not None and found.code == QUALITY and screen.quality_rejections == "ignore":
         return None

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, Row, exists, insert, select, update
+from sqlalchemy import Connection, Row, exists, insert, or_, select, update
 
 from prescreen.store import audit, stages
 from prescreen.store import schema as t
@@ -38,12 +38,14 @@ def reject(connection: Connection, rejection: Rejection, now: datetime.datetime)
 
     What was sent about them is taken back, and the study answered again without them. Instances
     that come later are rejected when they come. 113039 ends their time in the spool as well.
+    Where it names results of ours nothing more is sent of them.
     """
     uids = list(dict.fromkeys(reference.sop_instance_uid for reference in rejection.references))
     rows: list[Row[Any]] = []
     for begin in range(0, len(uids), _AT_A_TIME):
         some = uids[begin : begin + _AT_A_TIME]
-        _remember(connection, some, rejection.code, now)
+        new = _remember(connection, some, rejection.code, now)
+        _follow(connection, new, rejection.code, now)
         rows += _mark(connection, some, rejection.code, now)
     detail = {"code": rejection.code, "named": len(uids), "matched": len(rows)}
     audit.append(connection, "rejection.received", now, detail=detail)
@@ -56,12 +58,64 @@ def reject(connection: Connection, rejection: Rejection, now: datetime.datetime)
 
 def _remember(
     connection: Connection, uids: Sequence[str], code: str, now: datetime.datetime
-) -> None:
+) -> list[str]:
+    """Write down what is named; returns what was not named before."""
     uid = t.rejection.c.sop_instance_uid
     known = set(connection.scalars(select(uid).where(uid.in_(uids))))
     new = [{"sop_instance_uid": one, "code": code, "at": now} for one in uids if one not in known]
     if new:
         connection.execute(insert(t.rejection), new)
+    return [str(row["sop_instance_uid"]) for row in new]
+
+
+def _follow(connection: Connection, uids: Sequence[str], code: str, now: datetime.datetime) -> None:
+    """Somebody rejected results of ours: mark them, and send nothing more of their jobs.
+
+    What other destinations have of them stays there, and nothing new is said of the images: to
+    take back what the node said of a study, or to say it again, is for a person to ask.
+    """
+    item, row = t.result_object.c, t.outbox.c
+    named = or_(item.sop_instance_uid.in_(uids), item.fallback_sop_instance_uid.in_(uids))
+    columns = (item.object_id, item.kind, item.job_id, item.sop_instance_uid, t.job.c.study_id)
+    statement = select(*columns).select_from(t.result_object.join(t.job)).where(named)
+    for found in connection.execute(statement.order_by(item.object_id)).all():
+        if found.kind == NOTE:
+            continue
+        words = f"rejected by a note of the PACS ({code})"
+        mark = update(t.outbox).where(row.object_id == found.object_id)
+        connection.execute(mark.values(error=words))
+        detail = {"kind": found.kind, "code": code}
+        detail["cancelled"] = _cancel_job(connection, found.job_id, now)
+        uid = _uid(connection, found.study_id)
+        audit.append(
+            connection,
+            "result.rejected",
+            now,
+            study_instance_uid=uid,
+            sop_instance_uid=found.sop_instance_uid,
+            job_id=found.job_id,
+            detail=detail,
+        )
+        stage = stages.next_stage(connection, found.job_id)
+        stages.advance(connection, found.job_id, uid, stage, now)
+
+
+def _cancel_job(connection: Connection, job_id: int, now: datetime.datetime) -> int:
+    """Cancel what of a job is held, pending or parked, rejection notes not; how many rows.
+
+    Of what was delivered no proof is asked for any more: what a peer lost is not sent again.
+    """
+    row = t.outbox.c
+    connection.execute(update(t.outbox).where(row.job_id == job_id).values(commit_due_at=None))
+    notes = select(t.result_object.c.object_id).where(t.result_object.c.kind == NOTE)
+    waiting = (OutboxState.PENDING, OutboxState.HELD, OutboxState.PARKED)
+    in_hand = ~or_(row.lease_until.is_(None), row.lease_until <= now)
+    statement = (
+        update(t.outbox)
+        .where(row.job_id == job_id, row.state.in_(waiting), ~in_hand, row.object_id.not_in(notes))
+        .values(state=OutboxState.CANCELLED, settled_at=now)
+    )
+    return int(connection.execute(statement).rowcount)
 
 
 def _mark(
