@@ -24,8 +24,10 @@ SERIES_OFFSET = 9
 
 def notes(
     job: Job, settings: Settings, made: datetime.datetime
-) -> Iterator[tuple[ResultObject, bytes]]:
-    """Each note and its Part 10 bytes; `made` is the instant they carry, aware.
+) -> Iterator[tuple[ResultObject, bytes, bytes]]:
+    """Each note, its Part 10 bytes, and the object of the study that its patient is taken from.
+
+    `made` is the instant they carry, aware.
 
     Where no object of a study is left to take patient and study from, there is no note: the list
     that `recall` prints has it.
@@ -43,7 +45,7 @@ def notes(
 
 def _note(
     job: Job, withdrawn: Withdrawn, code: str, settings: Settings, made: datetime.datetime
-) -> tuple[ResultObject, bytes]:
+) -> tuple[ResultObject, bytes, bytes]:
     item = ResultObject(
         kind="rejection",
         audience=Audience.RELEASE,
@@ -53,8 +55,9 @@ def _note(
         file_name=f"rejection-{withdrawn.destination}.dcm",
         destination=withdrawn.destination,
     )
+    rejected = _rejected(job, withdrawn)
     part10 = rejection_note(
-        _rejected(job, withdrawn),
+        rejected,
         Rejection(code, withdrawn.objects),
         manufacturer=settings.report.manufacturer,
         made=made,
@@ -63,7 +66,7 @@ def _note(
         series_number=settings.report.series_number + SERIES_OFFSET,
         language=settings.report.language,
     )
-    return item, part10
+    return item, part10, rejected
 
 
 def _rejected(job: Job, withdrawn: Withdrawn) -> bytes:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import datetime
 import hashlib
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -69,9 +69,7 @@ def write(job: Job, images: Sequence[Image], desk: Desk) -> Results:
     digests: dict[str, str] = {}
     for audience in [] if is_silent else audiences(job, desk.settings):
         objects += _write_set(job, readable, audience, desk, draft, digests)
-    for item, content in rejecting.notes(job, desk.settings, desk.made):
-        (draft / item.file_name).write_bytes(content)
-        objects.append(item)
+    objects += _write_notes(job, desk, draft)
     results = replace(results, objects=tuple(objects))
     names = [destination.name for destination in desk.settings.destinations]
     write_manifest(draft, job, results, names, digests)
@@ -153,6 +151,21 @@ def _pass(item: Written, newest: Image, path: Path, spool: Spool) -> None:
         logger.error("%s; it is set aside in quarantine", error)
         spool.quarantine(path, f"unfit_object: {error}")
         raise
+
+
+def _write_notes(job: Job, desk: Desk, draft: Path) -> Iterator[ResultObject]:
+    """The rejection notes; one that may not leave is set aside, and the notice goes without it."""
+    for item, content, rejected in rejecting.notes(job, desk.settings, desk.made):
+        path = draft / item.file_name
+        with mapped(draft):
+            path.write_bytes(content)
+        try:
+            egress.check(content, item, rejected)
+        except UnfitObject as error:
+            logger.error("%s; it is set aside in quarantine", error)
+            desk.spool.quarantine(path, f"unfit_object: {error}")
+            continue
+        yield item
 
 
 def _replaced(job: Job, audience: Audience, queue: Queue) -> Replaced | None:

@@ -17,25 +17,33 @@ import pydicom
 from pydicom.datadict import dictionary_has_tag, dictionary_VR, tag_for_keyword
 
 from prescreen.dicom.identity import identify, identity_of
+from prescreen.dicom.rejection import TITLES
 from prescreen.errors import PrescreenError, UnfitObject
 from prescreen.study import ResultObject
+
+#: The kind of object that takes others back.
+NOTE = "rejection"
 
 _LONG = frozenset({"OB", "OD", "OF", "OL", "OV", "OW", "SQ", "SV", "UC", "UN", "UR", "UT", "UV"})
 _EVERY = (
     *("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID", "Modality"),
     *("SeriesNumber", "InstanceNumber", "SeriesDescription", "Manufacturer"),
-    *("ManufacturerModelName", "SoftwareVersions", "ContributingEquipmentSequence"),
+    *("ManufacturerModelName", "SoftwareVersions"),
 )
+#: Of what a network said.
+_EQUIPMENT = ("ContributingEquipmentSequence",)
 #: Type 2: there, if only empty.
 _THERE = (
     *("PatientName", "PatientID", "PatientBirthDate", "PatientSex", "StudyDate", "StudyTime"),
     *("AccessionNumber", "ReferringPhysicianName", "StudyID"),
 )
-_DOCUMENT = (
-    *("CompletionFlag", "VerificationFlag", "ContentDate", "ContentTime", "ValueType"),
-    *("ConceptNameCodeSequence", "ContentSequence", "CurrentRequestedProcedureEvidenceSequence"),
+_TREE = (
+    *("ContentDate", "ContentTime", "ValueType", "ConceptNameCodeSequence", "ContentSequence"),
+    "CurrentRequestedProcedureEvidenceSequence",
 )
+_DOCUMENT = (*_EQUIPMENT, *_TREE, "CompletionFlag", "VerificationFlag")
 _PIXELS = (
+    *_EQUIPMENT,
     *("Rows", "Columns", "SamplesPerPixel", "PhotometricInterpretation", "BitsAllocated"),
     *("BitsStored", "HighBit", "PixelRepresentation", "PixelData", "ImageType"),
 )
@@ -44,7 +52,9 @@ _NEEDED: Mapping[str, tuple[str, ...]] = {
     "regions": _DOCUMENT,
     "text": _DOCUMENT,
     "capture": (*_PIXELS, "ConversionType", "PlanarConfiguration", "DerivationDescription"),
+    NOTE: (*_TREE, "ContentTemplateSequence"),
     "presentation": (
+        *_EQUIPMENT,
         *("ContentLabel", "PresentationCreationDate", "PresentationCreationTime"),
         *("ReferencedSeriesSequence", "DisplayedAreaSelectionSequence", "PresentationLUTShape"),
         *("GraphicAnnotationSequence", "GraphicLayerSequence"),
@@ -83,17 +93,19 @@ class _Element:
 _DataSet = dict[int, _Element]
 
 
-def check(part10: bytes, described: ResultObject, source: pydicom.Dataset) -> None:
+def check(part10: bytes, described: ResultObject, source: pydicom.Dataset | bytes) -> None:
     """Raise UnfitObject with every fault in words unless the object may leave.
 
-    `source` is the data set whose patient and study are the current ones. No value of it stands
-    in the text.
+    `source` is the data set, or the file, whose patient and study are the current ones. No value of
+    it stands in the text.
     """
     try:
         ds = _read_back(part10)
         faults = [*_of_attributes(ds, described), *_of_identity(part10, source)]
         if described.kind in _VALUE_TYPES:
             faults += _of_document(ds, described.kind)
+        if described.kind == NOTE:
+            faults += _of_note(ds)
         if "PixelData" in _NEEDED[described.kind]:
             faults += _of_pixels(ds)
     except PrescreenError as error:  # our own words
@@ -192,9 +204,10 @@ def _of_attributes(ds: _DataSet, described: ResultObject) -> Iterator[str]:
             yield f"{keyword} is not the one that was given to it"
 
 
-def _of_identity(part10: bytes, source: pydicom.Dataset) -> Iterator[str]:
+def _of_identity(part10: bytes, source: pydicom.Dataset | bytes) -> Iterator[str]:
     """Decoded, so that one name in two character sets is one name."""
-    current, said = identity_of(source), identify(part10)
+    current = identify(source) if isinstance(source, bytes) else identity_of(source)
+    said = identify(part10)
     for name in _WHO_AND_WHAT:
         if getattr(current, name) != getattr(said, name):
             yield f"{name.replace('_', ' ')} is not that of the study"
@@ -217,6 +230,28 @@ def _of_document(ds: _DataSet, kind: str) -> Iterator[str]:
             yield f"a {value_type} item without a name"
         if value_type == "IMAGE" and _reference(item) not in known:
             yield "an image is spoken of that is not listed as evidence"
+
+
+def _of_note(ds: _DataSet) -> Iterator[str]:
+    """TID 2010 with a title of CID 7011: the items name objects, all listed as evidence."""
+    if _concept(ds) not in TITLES:
+        yield "its title rejects nothing"
+    template = ds[_tag("ContentTemplateSequence")].items[0]
+    if _text(template, "TemplateIdentifier") != "2010":
+        yield "its template is not TID 2010"
+    study = _text(ds, "StudyInstanceUID")
+    studies = _sequence(ds, "CurrentRequestedProcedureEvidenceSequence")
+    if any(_text(one, "StudyInstanceUID") != study for one in studies):
+        yield "it rejects objects of another study"
+    known = {_reference(item) for item in _evidence(ds)}
+    named = list(_content(ds))
+    for item in named:
+        if _text(item, "ValueType") not in ("IMAGE", "COMPOSITE"):
+            yield f"a content item of type {_text(item, 'ValueType') or 'none'}"
+        if _text(item, "RelationshipType") != "CONTAINS":
+            yield "an object without a relationship"
+    if {_reference(item) for item in named} != known:
+        yield "what it names is not what it lists as evidence"
 
 
 def _of_tid_1500(ds: _DataSet) -> Iterator[str]:

@@ -11,15 +11,16 @@ import pytest
 
 from prescreen.dicom import egress
 from prescreen.dicom.egress import check
+from prescreen.dicom.rejection import rejection_note
 from prescreen.errors import UnfitObject
-from prescreen.study import Audience, ResultObject
+from prescreen.study import Audience, Reference, Rejection, ResultObject
 from tests import results
 from tests.peers.made import KINDS, every_kind
 
 
 def _kind(name: str) -> str:
     """The setting's name of one of KINDS."""
-    for kind in ("regions", "text", "capture", "presentation", "segmentation"):
+    for kind in ("regions", "text", "capture", "presentation", "segmentation", "rejection"):
         if kind in name:
             return kind
     return "sr"
@@ -39,10 +40,25 @@ def _described(part10: bytes, name: str) -> ResultObject:
 
 @pytest.fixture(scope="module")
 def made() -> dict[str, bytes]:
-    return every_kind(results.chest())
+    found = every_kind(results.chest())
+    return found | {"rejection": _note(found["sr"])}
 
 
-@pytest.mark.parametrize("name", KINDS)
+def _note(rejected: bytes) -> bytes:
+    ds = pydicom.dcmread(io.BytesIO(rejected))
+    uids = (ds.SOPClassUID, ds.SOPInstanceUID, ds.SeriesInstanceUID, ds.StudyInstanceUID)
+    return rejection_note(
+        rejected,
+        Rejection("113037", (Reference(*map(str, uids)),)),
+        manufacturer="prescreen",
+        made=results.MADE,
+        series_instance_uid="2.25.81",
+        sop_instance_uid="2.25.82",
+        series_number=9010,
+    )
+
+
+@pytest.mark.parametrize("name", [*KINDS, "rejection"])
 def test_what_we_make_passes(made: dict[str, bytes], name: str) -> None:
     check(made[name], _described(made[name], name), results.chest())
 
@@ -111,6 +127,18 @@ def _larger_than_it_is(ds: pydicom.Dataset) -> None:
     ds.Rows += 2
 
 
+def _titled_as_nothing(ds: pydicom.Dataset) -> None:
+    ds.ConceptNameCodeSequence[0].CodeValue = "113000"
+
+
+def _of_something_else(ds: pydicom.Dataset) -> None:
+    ds.ContentSequence[0].ReferencedSOPSequence[0].ReferencedSOPInstanceUID = "1.2.3"
+
+
+def _of_another_study(ds: pydicom.Dataset) -> None:
+    ds.CurrentRequestedProcedureEvidenceSequence[0].StudyInstanceUID = "1.2.3"
+
+
 CHANGES: dict[str, tuple[str, Callable[[pydicom.Dataset], None], str]] = {
     "patient": ("sr", _another_patient, "patient id is not that of the study"),
     "name": ("capture", _another_name, "patient name is not that of the study"),
@@ -123,6 +151,10 @@ CHANGES: dict[str, tuple[str, Callable[[pydicom.Dataset], None], str]] = {
     "type 1": ("sr", _without_times, "ContentTime is missing or empty"),
     "type 2": ("presentation", _without_sex, "PatientSex is missing"),
     "equipment": ("segmentation", _equipment_gone, "ContributingEquipmentSequence is missing"),
+    "note's title": ("rejection", _titled_as_nothing, "its title rejects nothing"),
+    "note's reference": ("rejection", _of_something_else, "not what it lists as evidence"),
+    "note's study": ("rejection", _of_another_study, "objects of another study"),
+    "note's patient": ("rejection", _another_patient, "patient id is not that of the study"),
     "pixels": ("capture", _larger_than_it_is, "PixelData is not as long"),
 }
 
