@@ -22,6 +22,7 @@ from sqlalchemy import Engine
 from prescreen.errors import PrescreenError, StoreError
 from prescreen.settings import Housekeeping
 from prescreen.store import audit, quarantine
+from prescreen.store.database import empty_log
 from prescreen.store.retention import Retention
 from prescreen.store.spool import Spool
 
@@ -69,6 +70,7 @@ class Housekeeper:
         for path in expired:
             self._spool.remove(path)
         self._empty_quarantine(before)
+        empty_log(self._engine)
         swept = self._spool.sweep(retention.knows)
         if swept.quarantined:
             logger.error("%d files without a row were set aside in quarantine", swept.quarantined)

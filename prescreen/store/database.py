@@ -7,6 +7,7 @@ and never fail in the middle. Alembic is imported only when there is something t
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import sqlite3
 from collections.abc import Iterator, Mapping
@@ -99,6 +100,7 @@ def _prepare(connection: sqlite3.Connection, busy_timeout: float) -> None:
     connection.execute("PRAGMA journal_mode = WAL")
     connection.execute("PRAGMA synchronous = FULL")
     connection.execute("PRAGMA foreign_keys = ON")
+    connection.execute("PRAGMA secure_delete = ON")  # what is erased is overwritten
 
 
 class News:
@@ -232,6 +234,17 @@ def _upgrade(connection: Connection) -> None:
     config.set_main_option("script_location", str(_MIGRATIONS).replace("%", "%%"))
     config.attributes["connection"] = connection
     command.upgrade(config, "head")
+
+
+def empty_log(engine: Engine) -> bool:
+    """Put all of the log of writes into the database and cut it to nothing.
+
+    What was erased stands in it until then, as it was. False where others read so long that it has
+    to be done later.
+    """
+    with _mapped(engine), contextlib.closing(engine.raw_connection()) as connection:
+        (is_held, *_) = connection.cursor().execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+    return not is_held
 
 
 def integrity(engine: Engine) -> str | None:

@@ -12,7 +12,7 @@ from sqlalchemy import Connection, Engine, Row, and_, delete, exists, or_, selec
 from prescreen.errors import StoreError
 from prescreen.store import audit
 from prescreen.store import schema as t
-from prescreen.store.database import data_dir, reading, writing
+from prescreen.store.database import data_dir, empty_log, reading, writing
 from prescreen.store.queue import utc_now
 from prescreen.study import OutboxState, Stage
 
@@ -54,6 +54,7 @@ class Retention:
     def erase(self, study_instance_uid: str, who: str, why: str) -> list[Path]:
         """Forget the patient of a study: identity, answers, files; the audit chain stays whole.
 
+        The log of writes is emptied too, or by the next housekeeping where others read in it.
         Pending rows are cancelled. Raises StoreError where the study is unknown, or is being
         worked on or sent at this moment.
         """
@@ -66,6 +67,7 @@ class Retention:
             detail = {"who": who, "why": why, "files": len(files), "results": len(jobs)}
             uid = study_instance_uid
             audit.append(connection, "study.erased", now, study_instance_uid=uid, detail=detail)
+        empty_log(self._engine)
         folders = [self._data_dir / "spool" / "results" / str(number) for number in jobs]
         return [*folders, *(self._data_dir / path for path in files)]
 

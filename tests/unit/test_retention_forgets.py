@@ -10,6 +10,7 @@ import pytest
 
 from prescreen.errors import StoreError
 from prescreen.store import audit, reader
+from prescreen.store.database import empty_log, open_database
 from prescreen.study import Disposition
 from tests.store_bench import CANARY, PACS, StoreBench
 
@@ -88,6 +89,29 @@ def test_patient_can_be_forgotten(bench: StoreBench) -> None:
     dump = "\n".join(connection.iterdump())
     connection.close()
     assert not [value for value in CANARY.values() if value in dump]
+
+
+def test_no_byte_of_a_forgotten_patient_is_left_in_database_or_log(bench: StoreBench) -> None:
+    _delivered(bench, "1.2")
+    database = Path(str(bench.engine.url.database))
+    files = [database, database.with_name(f"{database.name}-wal")]
+    told = [value.encode() for value in CANARY.values()]
+    assert any(value in file.read_bytes() for file in files for value in told)
+    bench.retention.erase("1.2", "me", "asked")
+    assert not [value for file in files for value in told if value in file.read_bytes()]
+
+
+def test_a_log_that_others_read_is_emptied_later(bench: StoreBench) -> None:
+    _delivered(bench, "1.2")
+    reading = sqlite3.connect(str(bench.engine.url.database), isolation_level=None)
+    reading.execute("BEGIN")
+    reading.execute("SELECT count(*) FROM study").fetchone()
+    bench.keep("1.3", 2)
+    quick = open_database(Path(str(bench.engine.url.database)), busy_timeout=0.1)
+    assert not empty_log(quick)
+    reading.close()
+    assert empty_log(quick)
+    quick.dispose()
 
 
 def test_study_in_work_is_not_forgotten(bench: StoreBench) -> None:
