@@ -18,6 +18,7 @@ from sqlalchemy import BindParameter, Connection, Row, Select, bindparam, insert
 from prescreen.store import audit
 from prescreen.store import schema as t
 from prescreen.store.database import add, inserting
+from prescreen.store.images import fill, screenable
 from prescreen.store.intake import Kept
 from prescreen.store.withdrawal import withdraw
 from prescreen.study import Disposition, Identity, Incoming, Instance, Priority, Stage
@@ -91,7 +92,9 @@ def arrive(
         lose(connection, same.instance_id, now)
         versions.remove(same)
     identity_id, digest_is_new = identity_row(connection, arrival.identity)
-    study_id = _study(connection, arrival, identity_id, now, again=bool(versions))
+    # what is not for screening makes no report, and shall take none back
+    tells = arrival.screenable and not versions
+    study_id, withdrawn = _study(connection, arrival, identity_id, now, tells)
     row = _row(arrival, again=bool(versions), received_at=recovered or now)
     row |= {"study_id": study_id, "identity_id": identity_id}
     row |= _rejected_before(connection, arrival.identity.sop_instance_uid, now)
@@ -102,6 +105,8 @@ def arrive(
         detail["recovered"] = True
     elif arrival.screenable:
         detail |= join_open_job(connection, arrival, study_id, instance_id, now)
+        if withdrawn:  # the report that was taken back is made again, whatever this image is
+            fill(connection, detail["job_id"], screenable(connection, study_id))
     phi = patient_data(arrival.identity) if digest_is_new else None
     _append(connection, _kind(disposition), arrival, now, detail, phi)
     return disposition
@@ -226,25 +231,29 @@ def _study(
     arrival: Arrival,
     identity_id: int,
     now: datetime.datetime,
-    again: bool,
-) -> int:
-    """Id of the study's row; a first arrival with another identity makes that the current one."""
+    tells: bool,
+) -> tuple[int, int]:
+    """Id of the study's row, and how many rows of its outbox were withdrawn.
+
+    An arrival that `tells` who the patient is makes another identity the current one.
+    """
     uid = arrival.identity.study_instance_uid
     known = connection.execute(_STUDY, {"uid": uid}).one_or_none()
     if known is None:
         row = {"study_instance_uid": uid, "identity_id": identity_id, "first_received_at": now}
-        return add(connection, t.study, row)
-    if known.identity_id != identity_id and not again:
-        change_identity(connection, known.study_id, identity_id, now)
-    return int(known.study_id)
+        return add(connection, t.study, row), 0
+    if known.identity_id == identity_id or not tells:
+        return int(known.study_id), 0
+    return int(known.study_id), change_identity(connection, known.study_id, identity_id, now)
 
 
 def change_identity(
     connection: Connection, study_id: int, identity_id: int, now: datetime.datetime
-) -> None:
+) -> int:
     """Make another identity the study's current one, with its event; no change, no event.
 
-    Reports under the old identity that were not sent yet shall never be: they are withdrawn.
+    Reports under the old identity that were not sent yet shall never be: they are withdrawn. How
+    many rows of the outbox that were.
     """
     columns = t.study.c
     changed = connection.execute(
@@ -253,10 +262,11 @@ def change_identity(
         .values(identity_id=identity_id)
         .returning(columns.study_instance_uid)
     ).one_or_none()
-    if changed is not None:
-        uid = changed.study_instance_uid
-        audit.append(connection, "study.identity_changed", now, study_instance_uid=uid)
-        withdraw(connection, study_id, uid, now, attempted=True)
+    if changed is None:
+        return 0
+    uid = changed.study_instance_uid
+    audit.append(connection, "study.identity_changed", now, study_instance_uid=uid)
+    return withdraw(connection, study_id, uid, now, attempted=True)
 
 
 def _row(arrival: Arrival, again: bool, received_at: datetime.datetime) -> dict[str, Any]:

@@ -6,13 +6,14 @@ import datetime
 from collections.abc import Mapping
 from typing import Any
 
-from sqlalchemy import Connection, and_, insert, select, update
+from sqlalchemy import Connection, and_, select, update
 
 from prescreen.errors import NotThere
 from prescreen.store import arrival, audit
 from prescreen.store import schema as t
+from prescreen.store.images import fill, screenable
 from prescreen.store.withdrawal import withdraw
-from prescreen.study import Disposition, Priority
+from prescreen.study import Priority
 
 
 def rebuild(
@@ -45,23 +46,6 @@ def rebuild(
     return job_id
 
 
-def screenable(connection: Connection, study_id: int) -> list[int]:
-    """What is kept of a study and not rejected: of what was revised, its newest version."""
-    wanted = (Disposition.NEW, Disposition.AGAIN, Disposition.REVISION)
-    columns = t.instance.c
-    statement = select(columns.instance_id, columns.sop_instance_uid, columns.disposition).where(
-        columns.study_id == study_id,
-        columns.removed_at.is_(None),
-        columns.rejected_at.is_(None),
-        columns.disposition.in_(wanted),
-    )
-    rows = connection.execute(statement.order_by(columns.instance_id)).all()
-    told_apart = [row for row in rows if row.disposition != Disposition.AGAIN]
-    newest = {row.sop_instance_uid: row.instance_id for row in told_apart}
-    again = [row.instance_id for row in rows if row.disposition == Disposition.AGAIN]
-    return sorted([*newest.values(), *again])
-
-
 def _open_or_new(
     connection: Connection,
     study_id: int,
@@ -87,13 +71,3 @@ def _open_or_new(
         detail={"cause": cause, **detail},
     )
     return int(job_id)
-
-
-def fill(connection: Connection, job_id: int, instance_ids: list[int]) -> None:
-    """Put instances into a job that are not in it yet."""
-    there = select(t.job_instance.c.instance_id).where(t.job_instance.c.job_id == job_id)
-    present = set(connection.scalars(there))
-    missing = [number for number in instance_ids if number not in present]
-    if missing:
-        rows = [{"job_id": job_id, "instance_id": number} for number in missing]
-        connection.execute(insert(t.job_instance), rows)

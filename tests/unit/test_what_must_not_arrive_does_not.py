@@ -64,6 +64,26 @@ def test_a_report_under_an_old_identity_is_withdrawn_also_if_it_was_tried(
     assert job.predecessor_job_id is not None, "it was tried: the PACS may have it"
 
 
+def test_what_is_not_for_screening_takes_no_report_back(bench: StoreBench) -> None:
+    """A dose report, or a result of ours that comes back, with other carets in the name."""
+    bench.screened("1.2.1", PACS)
+    bench.keep("1.2.1", 2, screenable=False, patient_name="CANARY^NAME^^")
+    assert _states(bench, "1.2.1") == ["pending"]
+    assert bench.claim() == []
+    bench.keep("1.2.1", 3, patient_name="CANARY^NAME^^")
+    assert _states(bench, "1.2.1") == ["cancelled"]
+
+
+def test_a_report_that_was_withdrawn_is_made_again_whatever_came(bench: StoreBench) -> None:
+    """The new image may be out of scope, and then answers for nothing by itself."""
+    bench.screened("1.2.1", PACS)
+    bench.keep("1.2.1", 2, accession_number="CORRECTED")
+    (job,) = bench.claim()
+    assert [i.sop_instance_uid for i in job.instances] == ["1.2.1.1", "1.2.1.2"]
+    bench.settle(job, PACS)
+    assert _states(bench, "1.2.1") == ["cancelled", "pending"]
+
+
 def test_what_is_in_a_senders_hand_is_left_to_it(bench: StoreBench) -> None:
     bench.screened("1.2.1", PACS)
     (row,) = bench.outbox.claim("pacs", 60)
