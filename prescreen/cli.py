@@ -7,17 +7,29 @@ directory or the database cannot be used; 4 the peer could not be reached or ref
 
 from __future__ import annotations
 
-import getpass
 import os
 import sys
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 from typer.core import TyperGroup
 
-from prescreen import __version__, logs, node, supervisor
+from prescreen import __version__, audit_commands, node, weights_commands
+from prescreen.command import (
+    EXIT_PEER,
+    EXIT_SETTINGS,
+    EXIT_STORE,
+    EXIT_WRONG,
+    AsJson,
+    Config,
+    Name,
+    Who,
+    Why,
+    login,
+    settings_of,
+)
 from prescreen.errors import (
     DeliveryError,
     NotThere,
@@ -26,17 +38,10 @@ from prescreen.errors import (
     StoreError,
     WeightsError,
 )
-from prescreen.settings import Settings, load
-from prescreen.store import audit as chain
 from prescreen.store import quarantine, reader
 from prescreen.store.destinations import Destinations
 from prescreen.store.queue import utc_now
 from prescreen.store.recalls import Recalls
-
-EXIT_WRONG = 1
-EXIT_SETTINGS = supervisor.EXIT_SETTINGS
-EXIT_STORE = 3
-EXIT_PEER = 4
 
 
 class InOrder(TyperGroup):
@@ -54,28 +59,8 @@ app = typer.Typer(
     rich_markup_mode=None,
     help="Pre-screening of chest radiographs beside the PACS. Not a medical device.",
 )
-audit_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Ask the audit log.")
-app.add_typer(audit_app, name="audit")
-weights_app = typer.Typer(
-    no_args_is_help=True, rich_markup_mode=None, help="The weights: list, verify, import, use."
-)
-app.add_typer(weights_app, name="weights")
-
-Config = Annotated[
-    Path | None,
-    typer.Option("--config", "-c", envvar="PRESCREEN_CONFIG", help="The settings file (TOML)."),
-]
-Who = Annotated[str, typer.Option("--who", help="Who decides this; default: the login name.")]
-Why = Annotated[str, typer.Option("--why", help="Why; stands in the audit log.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
-Name = Annotated[str, typer.Argument(metavar="DESTINATION", help="Its name in the settings.")]
-
-
-def _login() -> str:
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):
-        return f"uid {os.getuid()}"
+app.add_typer(audit_commands.app, name="audit")
+app.add_typer(weights_commands.app, name="weights")
 
 
 def _show_version(value: bool) -> None:
@@ -93,12 +78,6 @@ def _root(
     pass
 
 
-def _settings(config: Path | None) -> Settings:
-    settings = load(config)
-    logs.configure(settings.log)
-    return settings
-
-
 # --- the node --------------------------------------------------------------------------------
 
 
@@ -113,7 +92,7 @@ def serve(
 
     Example: prescreen serve --config /etc/prescreen/prescreen.toml
     """
-    settings = _settings(config)
+    settings = settings_of(config)
     if only is not None:
         node.run_role(only, settings)
     else:
@@ -135,8 +114,7 @@ def screen(
     """
     from prescreen import files
 
-    settings = load(config)
-    logs.configure(settings.log)
+    settings = settings_of(config)
     files.screen(paths, out, settings, as_json=as_json, write=typer.echo)
 
 
@@ -165,7 +143,7 @@ def status(config: Config = None, as_json: AsJson = False) -> None:
     """
     from prescreen import tables
 
-    settings = _settings(config)
+    settings = settings_of(config)
     store = node.open_store(settings)
     tables.show_status(
         reader.status(store.engine, utc_now()),
@@ -193,9 +171,9 @@ def retry(
 
     Example: prescreen retry --destination main --why "PACS storage was extended"
     """
-    settings = _settings(config)
+    settings = settings_of(config)
     store = node.open_store(settings)
-    who = who or _login()
+    who = who or login()
     if number is not None:
         job = store.queue.retry_failed(number, who, why)
         typer.echo(f"job {job} screens the study of failed job {number} again")
@@ -217,9 +195,9 @@ def rescreen(
 
     Example: prescreen rescreen 2.25.123 --why "wrong side marker corrected"
     """
-    store = node.open_store(_settings(config))
+    store = node.open_store(settings_of(config))
     uid = str(reader.show(store.engine, study).study["study_instance_uid"])
-    job = store.queue.rescreen(uid, who or _login(), why)
+    job = store.queue.rescreen(uid, who or login(), why)
     typer.echo(f"job {job} screens study {uid} again")
 
 
@@ -248,13 +226,13 @@ def recall(
     """
     from prescreen import recalling, tables
 
-    settings = _settings(config)
+    settings = settings_of(config)
     asked = recalling.asked(weights, since)
     recalls = Recalls(node.open_store(settings).engine)
     if dry_run:
         tables.show_recall(recalls.affected(asked.sha256, asked.since), settings, as_json)
         return
-    found = recalls.recall(asked.sha256, asked.since, who or _login(), why)
+    found = recalls.recall(asked.sha256, asked.since, who or login(), why)
     tables.show_recall(found, settings, as_json)
 
 
@@ -264,10 +242,10 @@ def go_live(destination: Name, why: Why, who: Who = "", config: Config = None) -
 
     Example: prescreen go-live main --who "Dr. A" --why "evaluation agreed on"
     """
-    settings = _settings(config)
+    settings = settings_of(config)
     settings.destination(destination)
     store = node.open_store(settings)
-    Destinations(store.engine).go_live(destination, who or _login(), why)
+    Destinations(store.engine).go_live(destination, who or login(), why)
     typer.echo(f"{destination} is live for studies claimed from now on")
 
 
@@ -277,10 +255,10 @@ def go_silent(destination: Name, why: Why, who: Who = "", config: Config = None)
 
     Example: prescreen go-silent main --why "evaluation is over"
     """
-    settings = _settings(config)
+    settings = settings_of(config)
     settings.destination(destination)
     store = node.open_store(settings)
-    Destinations(store.engine).go_silent(destination, who or _login(), why)
+    Destinations(store.engine).go_silent(destination, who or login(), why)
     typer.echo(f"{destination} is silent for studies claimed from now on; `hold` stops the rest")
 
 
@@ -297,9 +275,9 @@ def erase(
     """
     from prescreen.store.retention import Retention
 
-    store = node.open_store(_settings(config))
+    store = node.open_store(settings_of(config))
     uid = str(reader.show(store.engine, study).study["study_instance_uid"])
-    paths = Retention(store.engine).erase(uid, who or _login(), why)
+    paths = Retention(store.engine).erase(uid, who or login(), why)
     for path in paths:
         store.spool.remove(path)
     typer.echo(f"study {uid} is erased: {len(paths)} files and folders removed")
@@ -352,13 +330,13 @@ def _switch(
     *,
     hold: bool,
 ) -> None:
-    settings = _settings(config)
+    settings = settings_of(config)
     if destination is not None and finding is not None:
         raise SettingsError("--finding counts for every destination: give one of the two, not both")
     if destination is not None:
         settings.destination(destination)
     switches = Destinations(node.open_store(settings).engine)
-    who, said = who or _login(), "held" if hold else "released"
+    who, said = who or login(), "held" if hold else "released"
     if finding is not None:
         (switches.hold_finding if hold else switches.release_finding)(finding, who, why)
         typer.echo(f"finding {finding} is {said}")
@@ -379,7 +357,7 @@ def echo(destination: Name, config: Config = None) -> None:
     """
     from prescreen.dicom.send import echo as ask
 
-    settings = _settings(config)
+    settings = settings_of(config)
     seconds = ask(settings.destination(destination), settings.receive.ae_title)
     typer.echo(f"{destination} answered within {seconds * 1000:.0f} ms")
 
@@ -392,7 +370,7 @@ def check(config: Config = None, as_json: AsJson = False) -> None:
     """
     from prescreen import checks, tables
 
-    results = checks.run(_settings(config), config)
+    results = checks.run(settings_of(config), config)
     tables.show_checks(results, as_json)
     if not all(result.ok for result in results):
         raise typer.Exit(EXIT_WRONG)
@@ -417,7 +395,7 @@ def doctor(
     from prescreen import doctor as examination
     from prescreen import mending, tables
 
-    settings = _settings(config)
+    settings = settings_of(config)
     said = mending.repair(settings, backup_dir).said if repair else []
     complaints = examination.look(settings)
     tables.show_complaints(complaints, said, examination.roles_running(settings), as_json)
@@ -436,7 +414,7 @@ def backup(
     """
     from prescreen import backup as copies
 
-    made = copies.make(_settings(config), folder)
+    made = copies.make(settings_of(config), folder)
     typer.echo(
         f"{made.folder}: {made.files} files, {made.copied / 1e6:.1f} MB of them new, "
         f"audit up to event {made.event_id}"
@@ -454,203 +432,8 @@ def restore(
     """
     from prescreen import backup as copies
 
-    for line in copies.restore(_settings(config), folder).said:
+    for line in copies.restore(settings_of(config), folder).said:
         typer.echo(line)
-
-
-# --- the audit log ---------------------------------------------------------------------------
-
-
-@audit_app.command("list")
-def audit_list(
-    limit: Annotated[int, typer.Option("--limit", help="How many, newest first.")] = 50,
-    config: Config = None,
-    as_json: AsJson = False,
-) -> None:
-    """The newest studies and what became of them.
-
-    Example: prescreen audit list --limit 20
-    """
-    from prescreen import tables
-
-    store = node.open_store(_settings(config))
-    tables.show_studies(reader.studies(store.engine, limit), as_json)
-
-
-@audit_app.command("show")
-def audit_show(
-    study: Annotated[str, typer.Argument(help="Study Instance UID, accession number or job.")],
-    config: Config = None,
-    as_json: AsJson = False,
-) -> None:
-    """Everything that happened to one study.
-
-    Example: prescreen audit show 2.25.123
-    """
-    from prescreen import tables
-
-    store = node.open_store(_settings(config))
-    tables.show_study(reader.show(store.engine, study), as_json)
-
-
-@audit_app.command("verify")
-def audit_verify(
-    checkpoints: Annotated[
-        Path | None,
-        typer.Option("--checkpoints", help="Remembered places; default: those beside the database"),
-    ] = None,
-    against: Annotated[
-        Path | None,
-        typer.Option("--against", help="Signed checkpoints, written by `audit checkpoint`."),
-    ] = None,
-    key: Annotated[
-        str | None,
-        typer.Option("--key", help="The public key that signed them; default: this node's."),
-    ] = None,
-    config: Config = None,
-) -> None:
-    """Recompute the chain and name the first altered row.
-
-    Example: prescreen audit verify --against /backup/signed.jsonl
-    """
-    from prescreen import checkpoints as signed
-    from prescreen import housekeeping
-
-    settings = _settings(config)
-    store = node.open_store(settings)
-    if checkpoints is not None and not checkpoints.is_file():
-        raise SettingsError(f"--checkpoints {checkpoints}: cannot be read: there is no such file")
-    path = checkpoints or settings.data_dir / housekeeping.CHECKPOINTS
-    points = housekeeping.read_checkpoints(path)
-    if against is not None:
-        points += signed.read(against, key or signed.public_key(settings.data_dir))
-    verdict = chain.verify(store.engine, points)
-    if not verdict.whole:
-        typer.echo(f"event {verdict.first_altered}: {verdict.problem}", err=True)
-        raise typer.Exit(EXIT_WRONG)
-    typer.echo(f"the chain is whole: {verdict.events} events")
-
-
-@audit_app.command("checkpoint")
-def audit_checkpoint(
-    file: Annotated[Path, typer.Argument(help="Appended to; best off this machine.")],
-    config: Config = None,
-) -> None:
-    """Sign the end of the chain and append it to a file that the node's owner cannot rewrite.
-
-    Example: prescreen audit checkpoint /mnt/elsewhere/signed.jsonl
-    """
-    from prescreen import checkpoints as signed
-
-    settings = _settings(config)
-    point = chain.checkpoint(node.open_store(settings).engine)
-    public = signed.append(settings.data_dir, file, point, utc_now())
-    typer.echo(f"event {point.event_id} is signed by {public}: keep that key with the file")
-
-
-@audit_app.command("export")
-def audit_export(
-    form: Annotated[
-        Literal["json", "csv"], typer.Option("--format", help="json (a line each) or csv.")
-    ] = "json",
-    after: Annotated[int, typer.Option("--after", help="Only events after this one.")] = 0,
-    config: Config = None,
-) -> None:
-    """Print all events, for another system.
-
-    Example: prescreen audit export --format csv > events.csv
-    """
-    store = node.open_store(_settings(config))
-    for line in chain.export(store.engine, form, after):
-        typer.echo(line.rstrip("\n"))
-
-
-# --- the weights -----------------------------------------------------------------------------
-
-
-@weights_app.command("list")
-def weights_list(config: Config = None, as_json: AsJson = False) -> None:
-    """The weights this node has: which are in use, who chose them, what they can answer for.
-
-    Example: prescreen weights list
-    """
-    from prescreen import shelf, tables
-
-    found = shelf.holdings(_settings(config))
-    tables.show_holdings(found, as_json)
-    if any(holding.problem for holding in found if holding.in_use):
-        raise typer.Exit(EXIT_WRONG)
-
-
-@weights_app.command("verify")
-def weights_verify(
-    folder: Annotated[
-        Path | None, typer.Argument(help="A folder of weights; none: those in use.")
-    ] = None,
-    config: Config = None,
-) -> None:
-    """Check digests and every tensor of weights, and let them look at two pictures.
-
-    Example: prescreen weights verify /srv/weights/txrv
-    """
-    from prescreen import shelf
-
-    settings = _settings(config)
-    folder = folder or node.weights_dir(settings)
-    typer.echo(f"{folder}: {shelf.in_words(shelf.verify(folder))}")
-
-
-@weights_app.command("import")
-def weights_import(
-    checkpoint: Annotated[Path, typer.Argument(help="A state dict: .pt, .pth.tar, .safetensors.")],
-    out: Annotated[Path, typer.Option("--out", help="The folder to make; must not be there.")],
-    name: Annotated[str, typer.Option("--name", help="What the weights are called in reports.")],
-    licence: Annotated[str, typer.Option("--licence", help="Under which terms they are used.")],
-    labels: Annotated[
-        str | None, typer.Option("--labels", help="The names of all outputs, in order, by comma.")
-    ] = None,
-    thresholds: Annotated[
-        Path | None, typer.Option("--thresholds", help="JSON: name of an output to its threshold.")
-    ] = None,
-    input_size: Annotated[
-        int, typer.Option("--input-size", help="Side of the square they were trained at, pixels.")
-    ] = 224,
-    config: Config = None,
-) -> None:
-    """Make a folder of weights out of a DenseNet-121 that the site already has.
-
-    Nothing is in use by that: see `weights use`, and docs/weights.md.
-
-    Example: prescreen weights import state.pt --out txrv --name txrv-all --licence Apache-2.0
-    """
-    from prescreen import shelf
-
-    brought = shelf.Brought(checkpoint, out, name, licence, labels, thresholds, input_size)
-    typer.echo(f"{out}: {shelf.in_words(shelf.bring(_settings(config), brought))}")
-
-
-@weights_app.command("use")
-def weights_use(
-    wanted: Annotated[
-        str,
-        typer.Argument(
-            metavar="WEIGHTS", help="A folder, a name from `weights list`, shipped, or previous."
-        ),
-    ],
-    why: Why,
-    who: Who = "",
-    config: Config = None,
-) -> None:
-    """Choose the weights for studies claimed from now on; the node need not be restarted.
-
-    They are verified and copied first. Back again: `prescreen weights use previous --why …`.
-
-    Example: prescreen weights use /srv/weights/txrv --why "compared on 300 of our studies"
-    """
-    from prescreen import shelf
-
-    name = shelf.use(_settings(config), wanted, who or _login(), why)
-    typer.echo(f"weights {name} are used for studies claimed from now on")
 
 
 # --- running a command -----------------------------------------------------------------------

@@ -154,6 +154,8 @@ def _ablation(chosen: Arguments) -> tuple[Report, list[str]]:
         )
     said = judged.said
     report = ablation.compared(ablation.MASKING, judged.pictures, said.masked, said.unmasked)
+    if chosen.folds:
+        report["split"] = "each unseen by the run that answers for it"
     return report, ablation.lines_of(report)
 
 

@@ -1,0 +1,40 @@
+"""What the commands have in common: options, settings, and how they end."""
+
+from __future__ import annotations
+
+import getpass
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from prescreen import logs, supervisor
+from prescreen.settings import Settings, load
+
+EXIT_WRONG = 1
+EXIT_SETTINGS = supervisor.EXIT_SETTINGS
+EXIT_STORE = 3
+EXIT_PEER = 4
+
+Config = Annotated[
+    Path | None,
+    typer.Option("--config", "-c", envvar="PRESCREEN_CONFIG", help="The settings file (TOML)."),
+]
+Who = Annotated[str, typer.Option("--who", help="Who decides this; default: the login name.")]
+Why = Annotated[str, typer.Option("--why", help="Why; stands in the audit log.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+Name = Annotated[str, typer.Argument(metavar="DESTINATION", help="Its name in the settings.")]
+
+
+def login() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return f"uid {os.getuid()}"
+
+
+def settings_of(config: Path | None) -> Settings:
+    settings = load(config)
+    logs.configure(settings.log)
+    return settings
