@@ -149,13 +149,17 @@ class Crowd:
     """So many hostile connections, for as long as the block lasts.
 
     With `again`, whoever is sent away comes back after so many seconds; without, it stays away.
+    They are numbered from `first` on.
     """
 
-    def __init__(self, act: Act, target: Target, size: int, again: float | None = None) -> None:
+    def __init__(
+        self, act: Act, target: Target, size: int, again: float | None = None, first: int = 0
+    ) -> None:
         self._act = act
         self._target = target
         self._size = size
         self._again = again
+        self._first = first
         self._acted: set[int] = set()
         #: How many were sent away, or refused, so far.
         self.sent_away = 0
@@ -188,7 +192,8 @@ class Crowd:
         self._loop.run_until_complete(self._gather())
 
     async def _gather(self) -> None:
-        members = [asyncio.ensure_future(self._member(number)) for number in range(self._size)]
+        numbers = range(self._first, self._first + self._size)
+        members = [asyncio.ensure_future(self._member(number)) for number in numbers]
         await self._end.wait()
         for member in members:
             member.cancel()

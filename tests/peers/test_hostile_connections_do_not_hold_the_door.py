@@ -90,6 +90,15 @@ def test_w4_noise(node: Node, sent: Path) -> None:
     assert {"not_dicom", "tls"} <= node.rules()
 
 
+@pytest.mark.soak
+def test_w4_noise_ten_thousand_times(node: Node, sent: Path) -> None:
+    for turn in range(50):
+        with Crowd(hostile.noise, Target(node.port), MANY, first=turn * MANY) as crowd:
+            assert crowd.wait(LONG)
+        assert node.echo()
+    withstood(node, hostile.noise, sent)
+
+
 def test_w5_silent_connections(node: Node, sent: Path) -> None:
     withstood(node, hostile.silent, sent, tls=True)
 
