@@ -231,8 +231,10 @@ def screen(
     """Screen what is due until `stop`. Only this role imports torch.
 
     When other weights are chosen, what is in hand is finished with the old ones, and what is
-    claimed afterwards goes through the new.
+    claimed afterwards goes through the new. A device that failed is not used again; its jobs are
+    tried again on the CPU.
     """
+    device = device_of(settings)
     with ExitStack() as stack:
         stack.enter_context(_guard(settings, "screen"))
         store = open_store(settings, crash)
@@ -243,16 +245,26 @@ def screen(
         while not stop.is_set():
             choice = choices.current()
             folder = weights_dir(settings)
-            screener = _screener(settings, folder)
+            screener = _screener(settings, folder, device)
             worker = _worker(settings, store, decoder, screener)
             compiling = _compiling(settings, folder, screener)
             with closing(compiling):
-                _run_until([worker], stop, partial(_is_over, settings, choices, choice, compiling))
+                is_over = partial(_is_over, settings, choices, choice, compiling, screener)
+                _run_until([worker], stop, is_over)
+            if screener.device_failed:
+                device = "cpu"
 
 
 def _is_over(
-    settings: Settings, choices: Choices, choice: Choice | None, compiling: Compiling
+    settings: Settings,
+    choices: Choices,
+    choice: Choice | None,
+    compiling: Compiling,
+    screener: Screener,
 ) -> bool:
+    if screener.device_failed:
+        logger.error("the device of the networks failed; they go on on the CPU")
+        return True
     if compiling.is_ready():
         logger.info("the networks have been compiled; loading them")
         return True
@@ -269,12 +281,12 @@ def _differs(choices: Choices, choice: Choice | None) -> bool:
     return True
 
 
-def _screener(settings: Settings, folder: Path) -> Screener:
+def _screener(settings: Settings, folder: Path, device: str | None) -> Screener:
     # torch takes seconds to load: what is wrong so far has been said by now
     from prescreen.nets.screener import Screener
 
     kept = settings.data_dir / COMPILED
-    return Screener(folder, device_of(settings), settings.screen.engine, kept)
+    return Screener(folder, device, settings.screen.engine, kept)
 
 
 def _compiling(settings: Settings, folder: Path, screener: Screener) -> Compiling:

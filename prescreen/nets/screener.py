@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -35,6 +36,8 @@ from prescreen.study import (
     Radiograph,
     Screening,
 )
+
+logger = logging.getLogger(__name__)
 
 #: Radiographs that pass the networks together; more of them are taken in turns.
 BATCH = 8
@@ -73,13 +76,24 @@ def modules(loaded: Mapping[str, weights.Weights]) -> dict[str, nn.Module]:
     }
 
 
+def usable(device: str | None) -> str:
+    """The device, or the CPU where no GPU can be used: slower, and the answers are the same."""
+    if device not in (None, "cuda"):
+        return device
+    if torch.cuda.is_available():
+        return "cuda"
+    if device == "cuda":
+        logger.error("screen.device = cuda: no GPU can be used; the networks run on the CPU")
+    return "cpu"
+
+
 class Screener:
     """Both networks, ready. Called with radiographs it answers with one `Screening` for each.
 
-    `device` is `cuda` where there is one, else `cpu`; `engine_name` as in `engine.fastest`, which
-    raises SettingsError; `kept` is where networks may have been compiled to. The same radiograph
-    gives the same answer whatever it is batched with, to 1e-4. Raises WeightsError as
-    `weights.load` does.
+    `device` is `cuda` where there is one, else `cpu`, even if another was asked for; `engine_name`
+    as in `engine.fastest`, which raises SettingsError; `kept` is where networks may have been
+    compiled to. The same radiograph gives the same answer whatever it is batched with, to 1e-4.
+    Raises WeightsError as `weights.load` does.
     """
 
     def __init__(
@@ -91,7 +105,9 @@ class Screener:
     ) -> None:
         loaded = weights.load(weights_folder)
         manifests = {name: w.manifest for name, w in loaded.items()}
-        self._device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        self._device = torch.device(usable(device))
+        #: Whether the device failed: who would screen on needs another screener, on the CPU.
+        self.device_failed = False
         drawing = Drawing(architecture.segmenter_of(loaded["lungs_heart"])).to(self._device)
         self._net = architecture.classifier_of(loaded["findings"]).to(self._device)
         self._typical = typical.Typical.of(
@@ -148,9 +164,23 @@ class Screener:
         number that is none never becomes a finding.
         """
         screenings: list[Screening] = []
-        for start in range(0, len(radiographs), BATCH):
-            screenings += self._batch(radiographs[start : start + BATCH])
+        try:
+            for start in range(0, len(radiographs), BATCH):
+                screenings += self._fitting(radiographs[start : start + BATCH])
+        except RuntimeError:
+            self.device_failed = self._device.type != "cpu"
+            raise
         return screenings
+
+    def _fitting(self, radiographs: Sequence[Radiograph]) -> list[Screening]:
+        """A batch, or its halves where the device has no memory for all of it."""
+        try:
+            return self._batch(radiographs)
+        except torch.OutOfMemoryError:
+            if len(radiographs) == 1:
+                raise
+        half = len(radiographs) // 2
+        return self._fitting(radiographs[:half]) + self._fitting(radiographs[half:])
 
     @torch.inference_mode()
     def _batch(self, radiographs: Sequence[Radiograph]) -> list[Screening]:
