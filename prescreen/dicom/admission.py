@@ -6,6 +6,8 @@ import ipaddress
 import logging
 import struct
 import threading
+import time
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -31,6 +33,10 @@ _TEMPORARY_CONGESTION, _LOCAL_LIMIT_EXCEEDED = 0x01, 0x02
 #: So many come in although the house is full: peers of whom nobody is inside. Or else two peers
 #: that take all they may, and sit there, would keep all others out.
 RESERVED = 16
+
+#: A peer that broke the protocol so often in so many seconds is let in once in a while only, for an
+#: association costs the node more than it costs those who do nothing but break it.
+OFFENCES, _WITHIN, _PAUSE = 20, 10.0, 1.0
 
 #: Calling AE title and address.
 Who = tuple[str, str]
@@ -92,6 +98,7 @@ class Admission:
         self._refusals = refusals
         self._congestion = congestion
         self._inside: list[tuple[Association, Who]] = []
+        self._offences: dict[Who, deque[float]] = {}
         self._judging = threading.Lock()
 
     @contextmanager
@@ -118,6 +125,16 @@ class Admission:
                 answer = (_TRANSIENT, _BY_PRESENTATION, _LOCAL_LIMIT_EXCEEDED)
                 raise self._turned(guest, rule, *answer)
             yield lambda association: self._inside.append((association, who))
+
+    def offended(self, guest: Guest) -> None:
+        """Take down that a guest who was let in broke the protocol; from any thread."""
+        now = time.monotonic()
+        with self._judging:
+            late = [who for who, times in self._offences.items() if now - times[-1] > _WITHIN]
+            for who in late:
+                del self._offences[who]
+            who = guest.calling, guest.address[0]
+            self._offences.setdefault(who, deque(maxlen=OFFENCES)).append(now)
 
     def look_at_contexts(self, event: evt.Event) -> None:
         """Reject who wants to send while nothing can be taken in. Bound to EVT_REQUESTED.
@@ -146,6 +163,8 @@ class Admission:
     def _limit(self, who: Who) -> str | None:
         """The limit that one more of this peer would exceed."""
         self._inside = [(other, its) for other, its in self._inside if other.is_alive()]
+        if self._is_a_nuisance(who):
+            return "too_many_violations"
         same = sum(its == who for _, its in self._inside)
         most = self._settings.max_associations + (0 if same else RESERVED)
         if len(self._inside) >= most:
@@ -153,6 +172,13 @@ class Admission:
         if same >= self._settings.max_associations_per_peer:
             return "max_associations_per_peer"
         return None
+
+    def _is_a_nuisance(self, who: Who) -> bool:
+        times = self._offences.get(who)
+        if times is None or len(times) < OFFENCES:
+            return False
+        now = time.monotonic()
+        return now - times[0] < _WITHIN and now - times[-1] < _PAUSE
 
     def _turned(self, guest: Guest, rule: str, result: int, source: int, reason: int) -> Turned:
         titles = printable(guest.calling), printable(guest.called)

@@ -47,6 +47,7 @@ class Entrant(RequestHandler):
         address = guest.address[0]
 
         def violated(rule: str) -> None:
+            house.admission.offended(guest)
             house.refused(address, rule)
 
         association.dimse = messages = Messages(association, house.limits, house.begin, violated)

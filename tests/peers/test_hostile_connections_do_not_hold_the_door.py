@@ -84,6 +84,18 @@ def test_w3_impossible_lengths_within_an_association(node: Node, sent: Path, len
     withstood(node, hostile.announced_inside(length), sent)
 
 
+def test_w3_who_breaks_the_protocol_again_and_again_is_let_in_once_in_a_while(
+    node: Node, sent: Path
+) -> None:
+    breaking = hostile.announced_inside(0xFFFFFFFF, 1_000)
+    with Crowd(breaking, Target(node.port), MANY, again=0.2) as crowd:
+        eventually(lambda: "too_many_violations" in node.rules(), LONG)
+        assert node.echo()
+        assert node.store(sent)
+        assert crowd.sent_away > 0
+    eventually(node.is_at_rest, LONG)
+
+
 def test_w4_noise(node: Node, sent: Path) -> None:
     withstood(node, hostile.noise, sent)
     withstood(node, hostile.noise, sent, tls=True)
@@ -187,7 +199,7 @@ SEQUENCES = {
 
 @pytest.mark.parametrize("name", SEQUENCES)
 def test_w7_impossible_data_ends_the_association(node: Node, name: str) -> None:
-    with wire.associated(node.port, b"ATTACKER") as connection:
+    with wire.associated(node.port, b"ACCOMPLICE") as connection:
         connection.sendall(wire.pdu(wire.P_DATA, SEQUENCES[name]))
         assert wire.answer(connection) in (wire.ABORT, 0)
     assert node.echo()
@@ -195,7 +207,7 @@ def test_w7_impossible_data_ends_the_association(node: Node, name: str) -> None:
 
 def test_w7_an_object_without_end_is_cut_off(node: Node) -> None:
     endless = wire.pdu(wire.P_DATA, wire.pdv(bytes(100_000), 0))
-    with wire.associated(node.port, b"ATTACKER") as connection:
+    with wire.associated(node.port, b"ACCOMPLICE") as connection:
         connection.sendall(wire.pdu(wire.P_DATA, COMMAND))
         with pytest.raises(OSError):
             for _ in range(10_000):
@@ -207,7 +219,7 @@ def test_w7_an_object_without_end_is_cut_off(node: Node) -> None:
 
 def test_w7_a_byte_in_each_value(node: Node) -> None:
     ones = wire.pdu(wire.P_DATA, wire.pdv(b"x", 0) * 15_000)
-    with wire.associated(node.port, b"ATTACKER") as connection:
+    with wire.associated(node.port, b"ACCOMPLICE") as connection:
         connection.sendall(wire.pdu(wire.P_DATA, COMMAND))
         connection.sendall(ones * 4)
         assert node.echo()
