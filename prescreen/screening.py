@@ -11,12 +11,14 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from prescreen import gate
+from prescreen.dicom.attributes import Attributes
 from prescreen.dicom.image import header_of, read_header
 from prescreen.errors import UnusableImage
 from prescreen.settings import Scope
 from prescreen.store.answers import Answer
 from prescreen.store.spool import Spool
 from prescreen.study import (
+    ANOTHER_PATIENT,
     Disposition,
     Header,
     ImageResult,
@@ -131,6 +133,7 @@ def screen(
     images = _decoded(images, decoder)
     if versions is not None:
         images = [_told_apart(image, images, decoder, versions) for image in images]
+    images = _of_one_patient(images)
     images = [_looked_at(image) for image in images]
     return _through_networks(images, screener)
 
@@ -228,6 +231,30 @@ def _told_apart(
         refused = (Outcome.OUT_OF_SCOPE, str(Disposition.DUPLICATE))
         return replace(image, disposition=Disposition.DUPLICATE, refused=refused)
     return replace(image, disposition=Disposition.REVISION)
+
+
+def _of_one_patient(images: Sequence[Image]) -> list[Image]:
+    """Of each study the images of one patient, whose name the report carries: the newest image's.
+
+    Another Patient ID under the same study may be a correction on its way, or a mistake: nothing is
+    said of one patient under the name of another. `images` of a study come in the order in which
+    they were received.
+    """
+    current: dict[str, str] = {}
+    for image in images:
+        aside = image.disposition in (Disposition.CONFLICT, Disposition.DUPLICATE)
+        if not aside and (patient := _patient_id(image)):
+            current[image.instance.study_instance_uid] = patient
+    return [
+        replace(image, refused=image.refused or (Outcome.NOT_SCREENED, ANOTHER_PATIENT))
+        if _patient_id(image) not in (None, current.get(image.instance.study_instance_uid))
+        else image
+        for image in images
+    ]
+
+
+def _patient_id(image: Image) -> str | None:
+    return None if image.source is None else Attributes(image.source).text("PatientID")
 
 
 def _in_conflict(image: Image) -> Image:

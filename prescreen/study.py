@@ -48,6 +48,10 @@ RELEASE_POSITIVES = 50
 ORGANS: tuple[str, ...] = ("left_lung", "right_lung", "heart")
 
 
+#: Reason of an image that carries another Patient ID than the newest image of its study.
+ANOTHER_PATIENT = "another_patient"
+
+
 class FindingState(enum.StrEnum):
     """What is said of a finding (clinical rules: never "absent", "negative" or "normal")."""
 

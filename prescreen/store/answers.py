@@ -8,12 +8,13 @@ import json
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, bindparam, select
+from sqlalchemy import Connection, and_, bindparam, select
 
 from prescreen.errors import StoreError
 from prescreen.store import schema as t
 from prescreen.store.database import add, inserting
 from prescreen.study import (
+    ANOTHER_PATIENT,
     Disposition,
     Finding,
     FindingState,
@@ -137,18 +138,32 @@ def earlier_results(
 ) -> tuple[ImageResult, ...]:
     """The newest answer per SOP instance of the study's earlier settled jobs, as carried over.
 
-    What was said of a conflict's other pixels never hides what was said of the first ones.
+    What was said of a conflict's other pixels never hides what was said of the first ones. Of an
+    image that carries another Patient ID than the study does now, only that is said.
     """
-    newest: dict[str, str] = {}
-    for row in connection.execute(_EARLIER, {"the_study": study_id, "the_job": before_job_id}):
-        newest[row.sop_instance_uid] = row.numbers
-    results = (from_json(text) for text in newest.values())
-    return tuple(dataclasses.replace(result, carried_over=True) for result in results)
+    rows = connection.execute(_EARLIER, {"the_study": study_id, "the_job": before_job_id})
+    newest = {row.sop_instance_uid: row for row in rows}
+    return tuple(_carried_over(row.numbers, row.is_other) for row in newest.values())
 
 
+def _carried_over(numbers: str, is_other: bool) -> ImageResult:
+    result = from_json(numbers)
+    if is_other:
+        result = ImageResult(result.header, Outcome.NOT_SCREENED, ANOTHER_PATIENT)
+    return dataclasses.replace(result, carried_over=True)
+
+
+_NOW, _THEN = t.identity.alias("now"), t.identity.alias("then")
+_IS_OTHER = and_(_THEN.c.patient_id != "", _NOW.c.patient_id != _THEN.c.patient_id)
 _EARLIER = (
-    select(t.instance.c.sop_instance_uid, t.result.c.numbers)
-    .select_from(t.result.join(t.job).join(t.instance))
+    select(t.instance.c.sop_instance_uid, t.result.c.numbers, _IS_OTHER.label("is_other"))
+    .select_from(
+        t.result.join(t.job)
+        .join(t.instance, t.instance.c.instance_id == t.result.c.instance_id)
+        .join(t.study, t.study.c.study_id == t.job.c.study_id)
+        .join(_NOW, _NOW.c.identity_id == t.study.c.identity_id)
+        .join(_THEN, _THEN.c.identity_id == t.instance.c.identity_id)
+    )
     .where(t.job.c.study_id == bindparam("the_study"), t.job.c.job_id < bindparam("the_job"))
     .where(t.result.c.numbers.is_not(None), t.instance.c.rejected_at.is_(None))
     .where(t.instance.c.disposition.not_in([Disposition.CONFLICT, Disposition.DUPLICATE]))

@@ -27,6 +27,7 @@ OTHER = (
     "not_finite",
     "duplicate",
     "conflict",
+    "another_patient",
     "too_many_attempts",
     "error",
     "no_answer",

@@ -163,6 +163,24 @@ def test_another_patient_under_one_study_is_audited(bench: StoreBench) -> None:
     assert event.study_instance_uid == "1.2"
 
 
+def test_findings_of_another_patient_are_not_carried_over(bench: StoreBench) -> None:
+    bench.screened("1.2")
+    bench.keep("1.2", 2, patient_id="OTHER")
+    (job,) = bench.claim()
+    (earlier,) = job.earlier
+    assert (earlier.outcome, earlier.reason) == (Outcome.NOT_SCREENED, "another_patient")
+    assert (earlier.findings, earlier.cardiothoracic_ratio) == ((), None)
+    assert earlier.carried_over
+
+
+def test_findings_are_carried_over_where_the_order_alone_was_corrected(bench: StoreBench) -> None:
+    bench.screened("1.2")
+    bench.keep("1.2", 2, accession_number="CORRECTED", patient_name="CANARY^NAME^^")
+    (job,) = bench.claim()
+    (earlier,) = job.earlier
+    assert len(earlier.findings) == 14
+
+
 CLAIMER = """
 import pathlib, sys
 from prescreen.store.queue import Queue
