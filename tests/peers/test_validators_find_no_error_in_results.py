@@ -232,6 +232,7 @@ def test_a_presentation_state_is_opened_over_its_image(tmp_path: Path) -> None:
     state, plain, through = (tmp_path / name for name in ("ps.dcm", "plain.pgm", "through.pgm"))
     state.write_bytes(_made("as it is")["presentation"])
     image = str(results.chest_path())
+    assert "W: Test passed." in _run("dcmpschk", str(state))
     assert not _run("dcmp2pgm", "--pstate", str(state), image, str(through))
     assert not _run("dcmp2pgm", image, str(plain))
     with Image.open(plain) as before, Image.open(through) as after:

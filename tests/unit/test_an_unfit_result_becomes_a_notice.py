@@ -9,16 +9,17 @@ from typing import Any
 import pydicom
 import pytest
 
-from prescreen import pipeline, reporting, settings
+from prescreen import pipeline, rejecting, reporting, settings
 from prescreen.dicom import report
 from prescreen.dicom.document import Document
 from prescreen.errors import UnfitObject
 from prescreen.pipeline import Tools
 from prescreen.screening import Image
 from prescreen.store import reader
-from prescreen.study import Job, Outcome
+from prescreen.study import Job, Outcome, Reference, Withdrawn
 from tests import results
-from tests.store_bench import StoreBench
+from tests.peers.made import every_kind
+from tests.store_bench import PACS, StoreBench
 from tests.unit.test_destinations_get_what_they_ask_for import made_image
 
 STUDY = "1.2.1"
@@ -94,3 +95,26 @@ def test_where_not_even_the_notice_passes_nothing_is_published(
     assert bench.spool.results(job.job_id) is None
     assert reader.show(bench.engine, STUDY).study["outcome"] == Outcome.FAILED
     assert len(list((bench.spool.root / "quarantine").glob("*.reason"))) == 2
+
+
+def test_a_note_that_may_not_leave_is_set_aside_and_the_rest_goes(
+    bench: StoreBench, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    job, image = _claimed(bench)
+    reported = tmp_path / "report.dcm"
+    reported.write_bytes(every_kind(results.chest())["sr"])
+    ds = pydicom.dcmread(reported)
+    uids = (ds.SOPClassUID, ds.SOPInstanceUID, ds.SeriesInstanceUID, ds.StudyInstanceUID)
+    taken = Withdrawn("pacs", "", (Reference(*map(str, uids)),), reported)
+    tools = _tools(bench)
+    tools = replace(tools, settings=tools.settings.model_copy(update={"destinations": (PACS,)}))
+    whole = rejecting.rejection_note
+
+    def broken(*args: Any, **more: Any) -> bytes:
+        return whole(*args, **more).replace(b"113037", b"113000")
+
+    monkeypatch.setattr(rejecting, "rejection_note", broken)
+    written = reporting.write(replace(job, withdrawn=(taken,)), [image], tools.desk())
+    assert {item.kind for item in written.objects} == {"sr", "regions", "capture"}
+    (reason,) = (bench.spool.root / "quarantine").glob("*.reason")
+    assert reason.read_text() == "unfit_object: rejection: its title rejects nothing\n"
