@@ -1,18 +1,22 @@
 """Screening → a segmentation of one image: left lung, right lung and heart (PS3.3 A.51).
 
-Binary, one frame an organ, on the grid of the image itself, as viewers want it.
+Binary, one frame an organ, on the grid of the image itself, as viewers want it. Where the image
+states the size of its pixels and which way it faces, the segments lie on a plane in a frame of
+reference of their own, without which OHIF and 3D Slicer show none; its origin means nothing.
 """
 
 from __future__ import annotations
 
 import struct
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 import pydicom
 
 from prescreen.dicom import codes, wording
+from prescreen.dicom.attributes import Attributes
 from prescreen.dicom.codes import Concept
 from prescreen.dicom.content import concept_item, reference_item
 from prescreen.dicom.document import Document
@@ -54,13 +58,16 @@ def segmentation(
     put_equipment(elements, document.settings.manufacturer, document.model, local)
     elements.put("DeviceSerialNumber", document.model.lungs_heart.sha256[:16])
     document.put_series(elements, "SEG", 5, titles.segmentation)
-    elements.copy(source, ["FrameOfReferenceUID", "PositionReferenceIndicator"])
+    plane = _plane(source)
+    if plane is not None:
+        _, frame = tracking(result.header.sop_instance_uid, "Plane")
+        elements.put("FrameOfReferenceUID", frame)
+        elements.put("PositionReferenceIndicator", "")
     elements.copy(source, ["PatientOrientation"])
     elements.put_default("PatientOrientation")
     _put_image(elements, result.header, len(found), titles.segmentation)
     _put_segments(elements, result, document, found, titles)
-    spacing = pixel_spacing(source)
-    _put_frames(elements, result.header, spacing, document.sop_instance_uid, len(found))
+    _put_frames(elements, result.header, plane, document.sop_instance_uid, len(found))
     bits = _bits(anatomy.masks[found], result.header)
     encoded = (elements.encoded(), pixel_data_head(bits.nbytes), bits.data)
     return part10(SEGMENTATION, document.sop_instance_uid, IMPLEMENTATION, encoded)
@@ -154,7 +161,7 @@ def _coded(concept: Concept) -> dict[str, str]:
 def _put_frames(
     elements: Elements,
     header: Header,
-    spacing: tuple[float, float] | None,
+    plane: Plane | None,
     sop_instance_uid: str,
     frames: int,
 ) -> None:
@@ -170,20 +177,52 @@ def _put_frames(
     organizations = [Elements(DimensionOrganizationUID=organization).item()]
     elements.put("DimensionOrganizationSequence", organizations)
     elements.put("DimensionIndexSequence", [index.item()])
-    elements.put("SharedFunctionalGroupsSequence", [_shared(spacing)])
-    groups = [_of_frame(number, header) for number in range(1, frames + 1)]
+    elements.put("SharedFunctionalGroupsSequence", [_shared(plane)])
+    groups = [_of_frame(number, header, plane) for number in range(1, frames + 1)]
     elements.put("PerFrameFunctionalGroupsSequence", groups)
 
 
-def _shared(spacing: tuple[float, float] | None) -> bytes:
-    """The size of the pixels where it is known."""
-    if spacing is None:
+@dataclass(frozen=True)
+class Plane:
+    """The size of pixels (rows, columns) in mm, and the directions of rows and columns as text."""
+
+    spacing: tuple[float, float]
+    orientation: str
+
+
+def _plane(source: pydicom.Dataset) -> Plane | None:
+    """How the image lies in the patient (PS3.3 C.7.6.1.1.1), None where it does not say."""
+    spacing = pixel_spacing(source)
+    ways = [_TOWARDS.get(way.upper()) for way in Attributes(source).texts("PatientOrientation")]
+    if spacing is None or len(ways) != 2 or None in ways or ways[0] == ways[1]:
+        return None
+    return Plane(spacing, "\\".join(str(way) for way in ways))
+
+
+#: Unit vectors towards left, head and back of the patient, and away from them (PS3.3 C.7.6.2.1.1).
+_TOWARDS = {
+    "L": "1\\0\\0",
+    "R": "-1\\0\\0",
+    "P": "0\\1\\0",
+    "A": "0\\-1\\0",
+    "H": "0\\0\\1",
+    "F": "0\\0\\-1",
+}
+
+
+def _shared(plane: Plane | None) -> bytes:
+    """Size of the pixels and orientation of the plane, where they are known."""
+    if plane is None:
         return Elements().item()
-    measures = Elements(PixelSpacing=f"{spacing[0]:.6g}\\{spacing[1]:.6g}")
-    return Elements(PixelMeasuresSequence=[measures.item()]).item()
+    size = f"{plane.spacing[0]:.6g}\\{plane.spacing[1]:.6g}"
+    measures = Elements(PixelSpacing=size, SliceThickness="1")
+    orientation = Elements(ImageOrientationPatient=plane.orientation)
+    return Elements(
+        PixelMeasuresSequence=[measures.item()], PlaneOrientationSequence=[orientation.item()]
+    ).item()
 
 
-def _of_frame(number: int, header: Header) -> bytes:
+def _of_frame(number: int, header: Header, plane: Plane | None) -> bytes:
     """Which segment a frame is, and what it is derived from."""
     content = Elements(DimensionIndexValues=struct.pack("<I", number))
     identified = Elements(ReferencedSegmentNumber=number)
@@ -197,11 +236,15 @@ def _of_frame(number: int, header: Header) -> bytes:
         SourceImageSequence=[source.item()],
         DerivationCodeSequence=[concept_item(codes.SEGMENTATION)],
     )
-    return Elements(
+    groups = Elements(
         DerivationImageSequence=[derivation.item()],
         FrameContentSequence=[content.item()],
         SegmentIdentificationSequence=[identified.item()],
-    ).item()
+    )
+    if plane is not None:
+        position = Elements(ImagePositionPatient="0\\0\\0")
+        groups.put("PlanePositionSequence", [position.item()])
+    return groups.item()
 
 
 def _bits(masks: BoolArray, header: Header) -> npt.NDArray[np.uint8]:

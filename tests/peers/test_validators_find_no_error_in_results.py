@@ -79,12 +79,17 @@ def _burned_in_and_lossy(ds: pydicom.Dataset) -> None:
     ds.PatientAge = "086Y"
 
 
+def _with_a_plane(ds: pydicom.Dataset) -> None:
+    ds.ImagerPixelSpacing, ds.PatientOrientation = [0.2, 0.2], ["L", "F"]
+
+
 SOURCES: dict[str, Callable[[pydicom.Dataset], None]] = {
     "as it is": _as_it_is,
     "with a request": _with_a_request,
     "with next to nothing": _with_next_to_nothing,
     "with empty values": _with_empty_values,
     "burned in and lossy": _burned_in_and_lossy,
+    "with a plane": _with_a_plane,
 }
 
 
