@@ -55,6 +55,12 @@ def _compressed(codings: Mapping[str, Mapping[str, float]]) -> Table:
     return table
 
 
+def _results_ms(end: Mapping[str, Any]) -> float:
+    """What findings, regions, capture and the last look at them take of one study."""
+    stages = ("report", "regions", "capture", "last look")
+    return sum(float(end["stages_ms"][stage]) for stage in stages)
+
+
 def _beside(found: Mapping[str, Any]) -> Table:
     receive, end, memory = found["receive"], found["end_to_end"], found["memory"]
     rows = {
@@ -64,6 +70,8 @@ def _beside(found: Mapping[str, Any]) -> Table:
         "storescp, CPU ms a 10 MB instance": receive["cpu_ms_each"]["storescp"],
         "sender's own CPU, share of the time": max(receive["sender_busy"].values()),
         "studies a minute, end to end": end["studies_a_minute"],
+        "results (built and looked at), ms a study": _results_ms(end),
+        "results, share of a study's own CPU": _results_ms(end) / end["own_ms"],
         "images a minute, bare networks": end["bare_networks_a_minute"],
         "receiver's highest memory, MiB": memory["highest_mib"],
         "bytes in flight, MiB": memory["in_flight_mib"],

@@ -9,9 +9,10 @@ from typing import Any
 import pydicom
 import pytest
 
-from prescreen import pipeline, rejecting, reporting, settings
+from prescreen import pipeline, reporting, settings
 from prescreen.dicom import report
 from prescreen.dicom.document import Document
+from prescreen.dicom.rejection import rejection_note
 from prescreen.errors import UnfitObject
 from prescreen.pipeline import Tools
 from prescreen.screening import Image
@@ -108,12 +109,12 @@ def test_a_note_that_may_not_leave_is_set_aside_and_the_rest_goes(
     taken = Withdrawn("pacs", "", (Reference(*map(str, uids)),), reported)
     tools = _tools(bench)
     tools = replace(tools, settings=tools.settings.model_copy(update={"destinations": (PACS,)}))
-    whole = rejecting.rejection_note
+    whole = rejection_note
 
     def broken(*args: Any, **more: Any) -> bytes:
         return whole(*args, **more).replace(b"113037", b"113000")
 
-    monkeypatch.setattr(rejecting, "rejection_note", broken)
+    monkeypatch.setattr("prescreen.rejecting.rejection_note", broken)
     written = reporting.write(replace(job, withdrawn=(taken,)), [image], tools.desk())
     assert {item.kind for item in written.objects} == {"sr", "regions", "capture"}
     (reason,) = (bench.spool.root / "quarantine").glob("*.reason")
