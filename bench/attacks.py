@@ -18,6 +18,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -288,36 +289,41 @@ def _most(one: Held, other: Held) -> Held:
 
 
 def printed(results: Sequence[Result], console: Console) -> None:
-    """The table, as Markdown has it."""
-    heads = ("attack", "connections", "server", "before", "C-ECHO", "C-STORE", "after")
-    table = Table(*heads, "MiB", "threads", "descriptors", box=box.MARKDOWN)
-    for r in results:
-        table.add_row(
-            r.attack,
-            str(r.connections),
-            r.server,
-            _seconds(r.echo_before),
-            _echoes(r),
-            "yes" if r.stored else "no",
-            "yes" if r.echo_after else "no",
-            *(" / ".join(f"{x:.0f}" for x in trio) for trio in _trios(r)),
-        )
-    console.print(table)
+    """Two tables as Markdown has them: what the honest peer met with, and what the servers held."""
+    met = partial(_by_server, results)
+    console.print(met(_met))
+    console.print(met(_held))
 
 
-def _seconds(took: float | None) -> str:
-    return "none" if took is None else f"{took:.2f} s"
+def _by_server(results: Sequence[Result], cell: Callable[[Result], str]) -> Table:
+    """A row for each attack and size, a column for each server."""
+    servers = list(dict.fromkeys(r.server for r in results))
+    cells = {(r.attack, r.connections, r.server): cell(r) for r in results}
+    table = Table("attack", "by", *servers, box=box.MARKDOWN)
+    for attack, size in dict.fromkeys((r.attack, r.connections) for r in results):
+        found = (cells.get((attack, size, server), "") for server in servers)
+        table.add_row(attack, str(size), *found)
+    return table
+
+
+def _met(r: Result) -> str:
+    """C-ECHO answered of asked, the longest, whether C-STORE got through."""
+    return f"{_echoes(r)}, {'stored' if r.stored else 'not stored'}"
 
 
 def _echoes(r: Result) -> str:
     if r.worst_echo is None:
-        return f"none of {r.echoes}"
-    return f"{r.answered} of {r.echoes}, {_seconds(r.worst_echo)}"
+        return f"0/{r.echoes}"
+    return f"{r.answered}/{r.echoes}, {r.worst_echo:.2f} s"
 
 
-def _trios(r: Result) -> list[tuple[float, float, float]]:
-    held = r.before, r.during, r.after
-    return [tuple(getattr(one, key) for one in held) for key in ("mib", "threads", "descriptors")]
+def _held(r: Result) -> str:
+    """MiB, threads and descriptors: before → at most during → after."""
+    trio = (r.before, r.during, r.after)
+    return ", ".join(
+        "→".join(f"{getattr(one, key):.0f}" for one in trio)
+        for key in ("mib", "threads", "descriptors")
+    )
 
 
 def main() -> None:
