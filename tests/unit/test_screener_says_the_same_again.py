@@ -11,6 +11,7 @@ import pydicom
 import pytest
 from pydicom.data import get_testdata_file
 
+from prescreen.dicom.render import means
 from prescreen.errors import UnusableImage, WeightsError
 from prescreen.nets import weights
 from prescreen.nets.screener import Screener, _finding
@@ -63,6 +64,14 @@ def test_a_real_chest_has_both_lungs_and_a_heart_where_they_belong(screening: Sc
 def test_a_real_chest_is_like_those_trained_on(screening: Screening) -> None:
     limit = screening.model.feature_distance_limit
     assert limit is not None and screening.feature_distance < limit
+
+
+def test_means_of_pixels_say_what_all_of_them_say(
+    screener: Screener, chest: Radiograph, screening: Screening
+) -> None:
+    (of_means,) = screener([radiograph(means(chest.pixels, 2))])
+    assert [f.state for f in of_means.findings] == [f.state for f in screening.findings]
+    assert np.abs(numbers(of_means) - numbers(screening))[:-1].max() < 0.02
 
 
 def test_every_label_is_answered_in_order_and_in_range(screening: Screening) -> None:
