@@ -224,6 +224,8 @@ def _on_onnxruntime(module: nn.Module, size: int) -> Run:
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
+    # as OpenMP's are told to sleep: threads that spin keep others from the processor
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     session = onnxruntime.InferenceSession(
         exported(module, size), options, providers=["CPUExecutionProvider"]
     )
