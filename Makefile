@@ -33,6 +33,8 @@ peers:
 	  echo "missing peers:$$missing; install them with: apt-get install -y dcmtk orthanc orthanc-dicomweb chromium systemd" >&2; exit 3; fi
 	@[ -e /usr/share/orthanc/plugins/libOrthancDicomWeb.so ] || { \
 	  echo "missing peer: Orthanc's DICOMweb; apt-get install -y orthanc-dicomweb" >&2; exit 3; }
+	@ls /usr/share/fonts/*/noto/NotoSansCJK-Regular.ttc >/dev/null 2>&1 || { \
+	  echo "missing font: Noto Sans CJK; apt-get install -y fonts-noto-cjk" >&2; exit 3; }
 	@$(PYTHON) -c 'from tests.peers import ohif; ohif.require()'
 
 viewers: peers $(STAMP)  ## what real viewers show, written into docs/viewers.md
