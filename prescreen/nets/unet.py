@@ -7,6 +7,7 @@ sharpness and saves three quarters of the arithmetic.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import cast
 
@@ -36,7 +37,7 @@ class Block(nn.Sequential):
         )
 
 
-class Segmenter(nn.Module):
+class Segmenter(nn.Module, ABC):
     """(N, 1, s, s) pictures, 0…1 after `inputs.stretch`, to (N, 3, s, s) logits per organ.
 
     The order is `study.ORGANS`; s is a multiple of 32. What differs is how a picture is encoded:
@@ -52,9 +53,9 @@ class Segmenter(nn.Module):
         self.up = nn.ModuleList(Block(deep + skip, out, out) for deep, skip, out in rows)
         self.out = nn.Conv2d(deeper[-1], 4 * len(ORGANS), 1)
 
+    @abstractmethod
     def encode(self, pictures: Tensor) -> list[Tensor]:
         """Features of every level, finest first: (N, widths[i], s/2^(i+1), s/2^(i+1))."""
-        raise NotImplementedError
 
     def decode(self, levels: list[Tensor]) -> Tensor:
         """Logits (N, 3, s, s) from the features of `encode`."""
