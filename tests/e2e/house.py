@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import socket
 import subprocess
@@ -93,7 +94,7 @@ def small(folder: Path, **attributes: Any) -> Path:
 class Pacs:
     """What arrived, in order: (SOP Class UID, SOP Instance UID, Part 10 bytes)."""
 
-    received: list[tuple[str, str, bytes]] = field(default_factory=list)
+    received: list[tuple[str, str, bytes]] = field(default_factory=list, repr=False)
 
     def keep(self, incoming: Incoming) -> None:
         self.received.append(
@@ -120,6 +121,14 @@ class Pacs:
     def of_class(self, sop_class_uid: str) -> set[str]:
         """SOP Instance UIDs of one class."""
         return {uid for known, uid, _ in self.received if known == sop_class_uid}
+
+
+class Ledger(Pacs):
+    """A PACS that keeps the digest of what arrived in place of the bytes: for thousands of them."""
+
+    def keep(self, incoming: Incoming) -> None:
+        digest = hashlib.sha256(incoming.part10[:]).digest()
+        self.received.append((incoming.sop_class_uid, incoming.sop_instance_uid, digest))
 
 
 @dataclass
@@ -266,12 +275,13 @@ def house(
     quiet_period: float = 0,
     more: str = "",
     listens: bool = True,
+    pacs: Pacs | None = None,
 ) -> Iterator[House]:
     """A node with one destination and that destination listening; no role runs yet.
 
     `more` is added to its settings. `listens` False: the destination is away.
     """
-    pacs, pacs_port = Pacs(), free_port()
+    pacs, pacs_port = pacs or Pacs(), free_port()
     config = folder / "prescreen.toml"
     text = CONFIG.format(
         data_dir=folder / "data",

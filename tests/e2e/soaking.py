@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import hashlib
 import itertools
 import os
 import socket
@@ -33,8 +32,8 @@ from pydicom.uid import UID
 from prescreen.errors import PeerRefused, PeerUnavailable
 from prescreen.store import reader
 from prescreen.store.database import reading
-from prescreen.study import Incoming, generate_uid
-from tests.e2e.house import House, Pacs, house, listening, wait_until
+from prescreen.study import generate_uid
+from tests.e2e.house import House, Ledger, house, listening, wait_until
 from tests.e2e.watching import Watch, figures
 from tests.peers import wire
 from tests.peers.dcmtk import free_port, wait_until_listening
@@ -49,17 +48,6 @@ UNSCREENABLE: tuple[dict[str, Any], ...] = (
     {"Rows": 64, "Columns": 64, "PixelData": bytes(64 * 64 * 2)},
     {"Modality": "CT"},
 )
-
-
-@dataclass
-class Ledger(Pacs):
-    """A PACS that keeps the digest of what arrived, and not the bytes."""
-
-    arrived: list[tuple[str, str]] = field(default_factory=list)
-
-    def keep(self, incoming: Incoming) -> None:
-        digest = hashlib.sha256(incoming.part10[:]).hexdigest()
-        self.arrived.append((incoming.sop_instance_uid, digest))
 
 
 @dataclass
@@ -335,7 +323,7 @@ def _summary(
     senders: Senders, ledger: Ledger, watch: Watch, between: tuple[float, float]
 ) -> dict[str, Any]:
     taken = 1000 * np.asarray(senders.seconds)
-    copies = Counter(uid for uid, _ in ledger.arrived)
+    copies = Counter(uid for _, uid, _ in ledger.received)
     return {
         "warm_up_s": between[0],
         "watched_s": between[1],

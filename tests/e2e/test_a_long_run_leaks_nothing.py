@@ -72,8 +72,8 @@ def _every_result_is_at_the_pacs_once(ran: Soaked) -> None:
         rows = connection.exec_driver_sql(query).all()
     assert {row.state for row in rows} <= {"delivered", "committed"}
     assert len({(row.study_instance_uid, row.kind) for row in rows}) == len(rows)
-    contents = set(ran.ledger.arrived)
-    assert sorted(uid for uid, _ in contents) == sorted(row.sop_instance_uid for row in rows)
+    assert all(len(contents) == 1 for contents in ran.ledger.copies.values())
+    assert sorted(ran.ledger.copies) == sorted(row.sop_instance_uid for row in rows)
 
 
 LEAKY = """

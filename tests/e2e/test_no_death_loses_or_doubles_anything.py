@@ -24,7 +24,7 @@ from tests.e2e.blind import answer, answered, kept
 from tests.e2e.dying import DIED
 from tests.e2e.figures import told
 from tests.e2e.forked import forked, start
-from tests.e2e.house import House, chest, house, small, wait_until
+from tests.e2e.house import House, Ledger, chest, house, small, wait_until
 
 RECEIVING = ("keep.written", "keep.renamed", "keep.before_commit", "keep.committed")
 SCREENING = ("screen.claimed", "report.before_rename", "report.renamed", "screen.settled")
@@ -159,7 +159,11 @@ def _kill_all(roles: dict[str, ForkServerProcess]) -> None:
 def test_f2_screener_and_deliverer_killed_at_random(tmp_path: Path, kills: int) -> None:
     """Either is killed while studies come; in the end each has one report and one capture."""
     chance, studies = random.Random(20_261_123), 0
-    with house(tmp_path, lease=0.5) as home, ExitStack() as stack:
+    with house(tmp_path, lease=0.5, pacs=Ledger()) as home, ExitStack() as stack:
+        # who dies is not the study's fault here: none is given up
+        home.config.write_text(
+            home.config.read_text().replace("[screen]", "[screen]\nmax_attempts = 20")
+        )
         roles = {role: start(home, role) for role in ("blind", "deliver")}
         stack.callback(_kill_all, roles)
         for _ in range(kills):
