@@ -11,7 +11,7 @@ from typing import Any
 from sqlalchemy import Connection, Row, Select, bindparam, exists, or_, select, update
 
 from prescreen.settings import Destination
-from prescreen.store import audit
+from prescreen.store import audit, overtaken
 from prescreen.store import schema as t
 from prescreen.store.answers import Answer, write_result
 from prescreen.store.arrival import change_identity
@@ -185,13 +185,15 @@ def write_objects(
     """The objects of a report, and for each the outbox rows of the destinations that get it."""
     if objects:
         _append(connection, "report.written", job, now, {"objects": len(objects)})
-    is_rejected = bool(objects) and speaks_of_rejected(connection, job)
+    is_void = bool(objects) and (
+        speaks_of_rejected(connection, job) or overtaken.left_to_the_next(connection, job, now)
+    )
     for item in objects:
         row = {"job_id": job.job_id, **vars(item)}
         object_id = add(connection, t.result_object, row)
         for destination in destinations:
             if is_for(item, destination, job):
-                state = _state(item, destination, job, is_rejected)
+                state = _state(item, destination, job, is_void)
                 _post(connection, job, item, object_id, destination, now, state)
 
 
@@ -202,13 +204,11 @@ def is_for(item: ResultObject, destination: Destination, job: Job) -> bool:
     return item.kind in destination.objects and item.audience == audience_of(destination, job)
 
 
-def _state(
-    item: ResultObject, destination: Destination, job: Job, is_rejected: bool
-) -> OutboxState:
-    """What takes back is sent in any case; what speaks of rejected images never is."""
+def _state(item: ResultObject, destination: Destination, job: Job, is_void: bool) -> OutboxState:
+    """What takes back is sent in any case; what is void, rejected or overtaken, never is."""
     if item.destination is not None:
         return OutboxState.PENDING
-    if is_rejected:
+    if is_void:
         return OutboxState.CANCELLED
     sends = destination.test or destination.name in job.live_destinations
     return OutboxState.PENDING if sends else OutboxState.HELD

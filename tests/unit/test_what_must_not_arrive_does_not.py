@@ -18,7 +18,7 @@ from prescreen.store import audit, reader
 from prescreen.store.answers import Answer
 from prescreen.study import Disposition, Header, ImageResult, Instance, Outcome, Radiograph
 from tests.pictures import data_set, part10, ramp
-from tests.store_bench import PACS, StoreBench, result
+from tests.store_bench import CANARY, PACS, StoreBench, result
 
 
 class Peer:
@@ -82,6 +82,57 @@ def test_a_report_that_was_withdrawn_is_made_again_whatever_came(bench: StoreBen
     assert [i.sop_instance_uid for i in job.instances] == ["1.2.1.1", "1.2.1.2"]
     bench.settle(job, PACS)
     assert _states(bench, "1.2.1") == ["cancelled", "pending"]
+
+
+@pytest.mark.parametrize(
+    "correction",
+    [
+        {"image": 2, "patient_id": "ANOTHER"},
+        {"image": 2, "accession_number": "CORRECTED"},
+        {"image": 1, "content": b"corrected", "patient_id": "ANOTHER"},
+    ],
+    ids=["patient", "order", "revision"],
+)
+def test_a_report_that_a_correction_overtook_is_left_to_the_next(
+    bench: StoreBench, correction: dict[str, Any]
+) -> None:
+    bench.keep("1.2.1", 1)
+    (job,) = bench.claim()
+    bench.keep("1.2.1", **correction)
+    bench.settle(job, PACS)
+    assert _states(bench, "1.2.1") == ["cancelled"]
+    assert bench.outbox.claim("pacs", 60) == []
+    (later,) = bench.claim()
+    assert len(later.instances) == 2, "all that is kept of the study"
+    assert later.predecessor_job_id is None, "nobody has what was overtaken"
+    (event,) = audit.events(bench.engine, kind="report.overtaken")
+    assert (event.job_id, event.detail) == (job.job_id, {"next_job_id": later.job_id})
+    bench.settle(later, PACS)
+    assert _states(bench, "1.2.1") == ["cancelled", "pending"]
+
+
+def test_what_an_earlier_attempt_wrote_is_overtaken_all_the_same(bench: StoreBench) -> None:
+    """The worker died when the report was written; the correction came before the next claim."""
+    bench.keep("1.2.1", 1)
+    bench.claim()
+    bench.keep("1.2.1", 2, patient_id="ANOTHER")
+    bench.wait(301)
+    (again,) = bench.claim()
+    assert again.attempt == 2
+    bench.settle(again, PACS)
+    assert _states(bench, "1.2.1") == ["cancelled"]
+
+
+@pytest.mark.parametrize("screenable", [True, False])
+def test_an_image_of_the_same_patient_overtakes_nothing(
+    bench: StoreBench, screenable: bool
+) -> None:
+    bench.keep("1.2.1", 1)
+    (job,) = bench.claim()
+    who = CANARY["patient_id"] if screenable else "OTHER"
+    bench.keep("1.2.1", 2, screenable=screenable, patient_id=who)
+    bench.settle(job, PACS)
+    assert _states(bench, "1.2.1") == ["pending"]
 
 
 def test_what_is_in_a_senders_hand_is_left_to_it(bench: StoreBench) -> None:

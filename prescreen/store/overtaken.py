@@ -1,0 +1,78 @@
+"""A report that a correction overtook: its study was told to be another's while it was made.
+
+Functions on a connection.
+"""
+
+from __future__ import annotations
+
+import datetime
+
+from sqlalchemy import Connection, bindparam, select
+
+from prescreen.store import audit
+from prescreen.store import schema as t
+from prescreen.store.arrival import open_job
+from prescreen.store.images import fill, screenable
+from prescreen.study import Disposition, Job
+
+
+def left_to_the_next(connection: Connection, job: Job, now: datetime.datetime) -> bool:
+    """Whether an image of another identity came since; then the next job is over the whole study.
+
+    The identity is that of the job's newest image, whichever attempt wrote the report. What came
+    again and was not told apart yet counts: whether its header or its pixels differ, the next job
+    finds out, and its report is then the one that is right. To be asked after the job's own
+    images were told apart.
+    """
+    told = connection.execute(_TOLD, {"the_job": job.job_id}).one_or_none()
+    if told is None or not _came_since(connection, *told):
+        return False
+    uid = job.study_instance_uid
+    next_job = connection.scalar(_OPEN, {"the_study": told.study_id})
+    if next_job is None:
+        next_job = open_job(connection, told.study_id, uid, now, now, now, job.priority)
+    fill(connection, next_job, screenable(connection, told.study_id))
+    detail = {"next_job_id": next_job}
+    audit.append(
+        connection,
+        "report.overtaken",
+        now,
+        study_instance_uid=uid,
+        job_id=job.job_id,
+        detail=detail,
+    )
+    return True
+
+
+def _came_since(connection: Connection, study_id: int, newest: int, identity_id: int) -> bool:
+    here = {"the_study": study_id, "the_newest": newest, "the_identity": identity_id}
+    return connection.scalar(_LATER, here) is not None
+
+
+_ITEM = t.instance.c
+#: What speaks of a study: not what was ignored, rejected, or kept aside.
+_SPEAKS = (
+    _ITEM.removed_at.is_(None),
+    _ITEM.rejected_at.is_(None),
+    _ITEM.disposition.in_((Disposition.NEW, Disposition.AGAIN, Disposition.REVISION)),
+)
+_OF_JOB = select(t.job_instance.c.instance_id).where(
+    t.job_instance.c.job_id == bindparam("the_job")
+)
+_TOLD = (
+    select(_ITEM.study_id, _ITEM.instance_id, _ITEM.identity_id)
+    .where(_ITEM.instance_id.in_(_OF_JOB), *_SPEAKS)
+    .order_by(_ITEM.instance_id.desc())
+    .limit(1)
+)
+_LATER = (
+    select(_ITEM.instance_id)
+    .where(
+        _ITEM.study_id == bindparam("the_study"),
+        _ITEM.instance_id > bindparam("the_newest"),
+        _ITEM.identity_id != bindparam("the_identity"),
+        *_SPEAKS,
+    )
+    .limit(1)
+)
+_OPEN = select(t.job.c.job_id).where(t.job.c.study_id == bindparam("the_study"), t.job.c.open)
