@@ -39,7 +39,7 @@ from prescreen.store.outbox import Outbox
 from prescreen.store.queue import Queue, utc_now
 from prescreen.store.spool import Spool
 from prescreen.study import Incoming, Job, Unfinished
-from prescreen.supervisor import GRACE, ROLES, Supervisor
+from prescreen.supervisor import GRACE, ROLES, Supervisor, heed_supervisor
 from prescreen.worker import Worker, stop_on_signals
 
 if TYPE_CHECKING:
@@ -383,11 +383,12 @@ RUN: dict[str, Callable[..., None]] = {"receive": receive, "screen": screen, "de
 
 
 def run_role(role: str, settings: Settings) -> None:
-    """Run one role in this process until SIGTERM or SIGINT."""
+    """Run one role in this process until SIGTERM or SIGINT, or until its supervisor is gone."""
     if role not in RUN:
         raise SettingsError(f"role {role!r}: is one of {', '.join(ROLES)}")
     stop = threading.Event()
     stop_on_signals(stop.set)
+    heed_supervisor(stop.set)
     RUN[role](settings, stop)
 
 
