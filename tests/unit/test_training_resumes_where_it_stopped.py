@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import csv
 import dataclasses
+import json
 import os
 import signal
 import subprocess
@@ -17,10 +18,9 @@ import pytest
 import torch
 from PIL import Image
 
-from prescreen.nets import weights
 from prescreen.nets.screener import Screener
 from prescreen.study import ORGANS
-from train import checkpoint, data, findings, frozen, lungs_heart, probe, ship, teacher
+from train import checkpoint, data, ensemble, findings, frozen, lungs_heart, probe, ship, teacher
 
 Config = TypeVar("Config", findings.Config, lungs_heart.Config)
 
@@ -117,10 +117,31 @@ def test_both_networks_ship_what_the_node_loads(house: Path) -> None:
     assert set(written.metrics) == set(ORGANS) and "10 radiographs" in written.figures_from
     assert "9 radiographs of 9 patients, each judged by one of 2 networks" in told.figures_from
     model = Screener(to, device="cpu").model
-    assert model == weights.describe(to)
+    assert model.findings.sha256 == told.sha256
     assert model.figures_of("Mass").positives == 4  # the fifth is on the official test list
     assert model.figures_of("Hernia").auroc is None
     assert (model.findings.preset, model.threshold_rule) == ("paper", "youden")
+    same = ensemble.together([runs[:2], runs[:2]])  # a network beside itself says the same
+    assert same["together"] == same[str(runs[0])]
+
+
+def test_networks_together_are_judged_by_the_mean_of_their_logits(
+    house: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    listed = data.read_chestxray14(house / "data" / "chestxray14")[:9]
+    truth = np.array([p.labels for p in listed])[:, None]
+    knows = np.where(truth, 0.99, 0.01) * np.ones((9, 2, 14))
+    guesses = np.random.default_rng(1).uniform(0.3, 0.7, (9, 2, 14))
+    for name, answers in {"knows": knows, "guesses": guesses}.items():
+        (house / name).mkdir()
+        names = np.array([p.path.stem for p in listed])
+        np.savez(house / name / "held.npz", names=names, answers=answers, fold=0)
+    folds = [f"--folds={house / name}" for name in ("guesses", "knows")]
+    ensemble.main([*folds, "--json", str(house / "told.json")])
+    told = json.loads((house / "told.json").read_text(encoding="utf-8"))
+    assert told["together"] == told[str(house / "knows")] == {"masked": 1.0, "unmasked": 1.0}
+    assert max(told[str(house / "guesses")].values()) < 1.0
+    assert "together" in capsys.readouterr().out
 
 
 def test_a_segmentation_that_has_seen_imagenet_starts_from_it_and_ships(house: Path) -> None:
