@@ -55,8 +55,8 @@ sbom: $(STAMP)  ## sbom.json: what is installed, as CycloneDX
 	@[ -x $(TOOLS)/bin/cyclonedx-py ] || $(TOOLS)/bin/python -m pip install --quiet cyclonedx-bom==7.5.0
 	$(TOOLS)/bin/cyclonedx-py environment $(BIN)/python --output-reproducible --output-format JSON --output-file sbom.json
 
-test: peers $(STAMP) check  ## install, check, run the tests
-	$(BIN)/python -m pytest -m "not soak"
+test: peers $(STAMP) check  ## install, check, run the tests, two files at a time
+	$(BIN)/python -m pytest -m "not soak" -n 2 --dist loadfile
 
 bench: peers $(STAMP)  ## rates, CPU per study, memory, latency: one JSON and one table
 	$(BIN)/python -m bench --json bench.json

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import mmap
 import os
+import random
 import socket
 import subprocess
 import time
@@ -19,11 +21,21 @@ from pydicom.uid import ComputedRadiographyImageStorage, ExplicitVRLittleEndian
 from prescreen.study import generate_uid
 
 
+#: Below those that the kernel gives to whoever connects, so that none of these is taken in between.
+_PORTS = range(10_000, 32_000)
+#: Parts of them: processes that test side by side (pytest-xdist: gw0, gw1, …) have one each.
+_PARTS = 16
+_CHANCE = random.SystemRandom()  # hypothesis sets the seed of the other
+
+
 def free_port() -> int:
-    """A port nobody listens on."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
+    """A port nobody listens on, and that no other test is given."""
+    mine = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % _PARTS
+    while True:
+        port = _CHANCE.choice(_PORTS[mine::_PARTS])
+        with socket.socket() as listener, contextlib.suppress(OSError):
+            listener.bind(("127.0.0.1", port))
+            return port
 
 
 def run(tool: str, *arguments: str | Path, seconds: float = 60) -> subprocess.CompletedProcess[str]:
