@@ -20,7 +20,6 @@ from pydicom.uid import ComputedRadiographyImageStorage, ExplicitVRLittleEndian
 
 from prescreen.study import generate_uid
 
-
 #: Below those that the kernel gives to whoever connects, so that none of these is taken in between.
 _PORTS = range(10_000, 32_000)
 #: Parts of them: processes that test side by side (pytest-xdist: gw0, gw1, …) have one each.
