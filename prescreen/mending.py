@@ -304,12 +304,15 @@ def _adopt(
         address,
     )
     priority = pipeline.PRIORITIES.get(identity.requested_priority, Priority.ROUTINE)
+    note = pipeline.rejection_of(identity, incoming, settings.screen)
+    if note is not None and not settings.receive.may_reject(sender):
+        note, reason = None, pipeline.MAY_NOT_REJECT
     found = Arrival(identity, kept, path, incoming, 0, 0, reason is None, reason, priority)
     if arrive(connection, found, now, recovered=came) is Disposition.DUPLICATE:
         removable.append(file)
     else:
         done.files += 1
-        if (note := pipeline.rejection_of(identity, incoming, settings.screen)) is not None:
+        if note is not None:
             done.notes.append((came, note))
 
 

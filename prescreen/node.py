@@ -199,6 +199,7 @@ def receive(
             queue=store.queue,
             screen=settings.screen,
             minimum_free=minimum_free,
+            may_reject=settings.receive.may_reject,
         )
 
     # the peer waits for its answer meanwhile: what a locked database keeps from being audited

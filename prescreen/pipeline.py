@@ -70,6 +70,9 @@ RADIOGRAPH_MODALITIES = frozenset({None, "CR", "DX"})
 PRIORITIES = {"STAT": Priority.STAT, "HIGH": Priority.HIGH}
 
 
+#: Why a rejection note is kept and not obeyed.
+MAY_NOT_REJECT = "may_not_reject"
+
 #: Seconds after which a study is tried again whose answer found no room on the disk.
 PASSING = 30.0
 
@@ -78,12 +81,19 @@ PASSING = 30.0
 
 
 def keep(
-    incoming: Incoming, *, spool: Spool, queue: Queue, screen: Screen, minimum_free: int
+    incoming: Incoming,
+    *,
+    spool: Spool,
+    queue: Queue,
+    screen: Screen,
+    minimum_free: int,
+    may_reject: Callable[[str], bool] = lambda calling: True,
 ) -> None:
     """Make one received instance durable and account for it; only then may 0x0000 be answered.
 
     Raises the Refusal whose status the sender is told. `minimum_free` is in bytes. What is
-    already kept byte for byte is a duplicate: nothing happens.
+    already kept byte for byte is a duplicate: nothing happens. `may_reject` says of an AE title
+    whether its rejection notes are obeyed; others are kept and ignored.
     """
     identity = identify(incoming.part10)
     _require_match(incoming, identity)
@@ -91,6 +101,9 @@ def keep(
     kept = spool.keep(incoming.file or incoming.part10)
     reason = not_for_screening(identity)
     rejection = rejection_of(identity, incoming, screen)
+    if rejection is not None and not may_reject(incoming.calling_ae_title):
+        logger.warning("a rejection note was not obeyed: its sender may not reject")
+        rejection, reason = None, MAY_NOT_REJECT
     disposition = queue.keep(
         identity,
         kept,

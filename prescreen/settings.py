@@ -89,6 +89,7 @@ class Peer(Section):
     ae_title: AETitle
     certificate: str | None = None
     networks: tuple[str, ...] = ("127.0.0.0/8", "::1/128")
+    may_reject: bool = True
 
     @field_validator("networks")
     @classmethod
@@ -117,6 +118,14 @@ class Receive(Section):
     network_timeout: float = Field(default=60, gt=0)
     clear: bool = True
     tls: ReceiveTLS | None = None
+
+    def may_reject(self, calling: str) -> bool:
+        """Whether rejection notes that come under an AE title are obeyed.
+
+        Every peer of that title must be allowed to; of a title that none has any more, all peers.
+        """
+        named = [peer for peer in self.peers if peer.ae_title == calling.strip()]
+        return all(peer.may_reject for peer in named or self.peers)
 
     @model_validator(mode="after")
     def _has_a_port(self) -> Receive:

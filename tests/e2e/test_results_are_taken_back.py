@@ -6,7 +6,7 @@ No screening here: every study is answered with a notice, which is a result like
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
@@ -20,6 +20,7 @@ from prescreen.dicom.rejection import KEY_OBJECT_SELECTION, rejection, rejection
 from prescreen.dicom.report import COMPREHENSIVE_3D_SR
 from prescreen.dicom.send import Sender
 from prescreen.line import Line
+from prescreen.settings import Peer, Receive
 from prescreen.store import audit, reader
 from prescreen.store.queue import utc_now
 from prescreen.store.recalls import Recalls
@@ -195,12 +196,38 @@ def test_quality_rejections_are_site_policy(tmp_path: Path) -> None:
         assert {state for _, state in states(home, study)} == {"cancelled"}
 
 
-def _keep(home: House, path: Path, screen: Any) -> None:
+def test_who_may_not_reject_takes_nothing_back(home: House, tmp_path: Path) -> None:
+    path = chest(tmp_path)
+    study = answered(home, path)
+    peers = Peer(ae_title="PACS", may_reject=False), Peer(ae_title="OTHER")
+    receive = Receive(peers=peers)
+    _keep(home, note(path, "113037"), home.settings.screen, receive.may_reject)
+    assert {state for _, state in states(home, study)} == {"pending"}
+    shown = reader.show(home.store().engine, study).instances[-1]
+    assert (shown["disposition"], shown["removed_at"]) == ("ignored", None)
+    (event,) = audit.events(home.store().engine, kind="instance.ignored")
+    told = event.detail["calling_ae_title"], event.detail["reason"]
+    assert told == ("PACS", "may_not_reject")
+    assert not receive.may_reject("FORGOTTEN"), "it may have been any of them"
+    _keep(home, note(path, "113038"), home.settings.screen, lambda calling: calling == "PACS")
+    assert {state for _, state in states(home, study)} == {"cancelled"}
+
+
+def _keep(
+    home: House, path: Path, screen: Any, may_reject: Callable[[str], bool] = lambda calling: True
+) -> None:
     ds = pydicom.dcmread(path)
     uids = str(ds.SOPClassUID), str(ds.SOPInstanceUID), str(ds.file_meta.TransferSyntaxUID)
     incoming = Incoming(*uids, path.read_bytes(), "PACS", "PRESCREEN", "127.0.0.1")
     store = home.store()
-    pipeline.keep(incoming, spool=store.spool, queue=store.queue, screen=screen, minimum_free=0)
+    pipeline.keep(
+        incoming,
+        spool=store.spool,
+        queue=store.queue,
+        screen=screen,
+        minimum_free=0,
+        may_reject=may_reject,
+    )
 
 
 def test_a_key_object_selection_that_rejects_nothing_is_kept_and_ignored(

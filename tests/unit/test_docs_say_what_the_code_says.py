@@ -28,6 +28,7 @@ OTHER = (
     "duplicate",
     "conflict",
     "another_patient",
+    "may_not_reject",
     "too_many_attempts",
     "error",
     "no_answer",
