@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
+import logging
 import socket
 import ssl
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -15,8 +18,16 @@ from pynetdicom.transport import AssociationServer, AssociationSocket, RequestHa
 from prescreen.dicom.admission import Admission
 from prescreen.dicom.lobby import Guest, Lobby, Turned
 from prescreen.dicom.messages import Begin, Limits, Messages
+from prescreen.dicom.throttle import Throttle
 from prescreen.dicom.tls import certificate_names
 from prescreen.dicom.upper_layer import Provider
+
+logger = logging.getLogger(__name__)
+
+#: What the system lacks when a connection cannot be accepted, and stays where it is.
+_EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+#: Seconds until it is tried again; those who are inside need the processor meanwhile.
+_BREATH = 0.2
 
 
 @dataclass(frozen=True)
@@ -79,12 +90,17 @@ class Door(AssociationServer):
         self._lobby = Lobby(
             self._admit, house.refused, seconds=house.seconds_to_ask, places=house.places
         )
+        self._exhausted = Throttle()
         super().__init__(*arguments, **options)
 
     def get_request(self) -> tuple[socket.socket, tuple[str, int]]:
         """Accept a connection; under TLS its handshake is left to the lobby."""
         assert self.socket is not None
-        connection, address = self.socket.accept()
+        try:
+            connection, address = self.socket.accept()
+        except OSError as error:
+            self._wait_for_room(error)
+            raise
         try:
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             if self.house.tls is not None:
@@ -95,6 +111,18 @@ class Door(AssociationServer):
             connection.close()
             raise
         return connection, address
+
+    def _wait_for_room(self, error: OSError) -> None:
+        """The connection is announced again at once: without a pause this would never rest."""
+        if error.errno not in _EXHAUSTED:
+            return
+        if self._exhausted.admit(("accept",)) is not None:
+            logger.error(
+                "no connection can be accepted (%s); tried again all the time: "
+                "end some connections or raise the limit of open files",
+                error.strerror,
+            )
+        time.sleep(_BREATH)
 
     def service_actions(self) -> None:
         """Nothing: the library would collect garbage here; what it means by that is collected."""
