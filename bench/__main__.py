@@ -13,14 +13,16 @@ from typing import Any
 
 from rich.console import Console
 
-from bench import end_to_end, engines, memory, receiving
+from bench import end_to_end, engines, memory, objects, receiving
 from bench.pictures import CODINGS
 from bench.standing import machine
+from bench.table import objects as objects_table
 from bench.table import printed
 
 _FULL: dict[str, dict[str, Any]] = {
     "receive": {"instances": 50, "pairs": 5},
     "end_to_end": {"studies": 24, "rounds": 5, "compressed": 8, "alone": 9},
+    "objects": {"times": 60},
     "memory": {"associations": 16, "instances": 2},
 }
 _QUICK: dict[str, dict[str, Any]] = {
@@ -32,11 +34,13 @@ _QUICK: dict[str, dict[str, Any]] = {
         "alone": 1,
         "codings": {"RLE": CODINGS["RLE"]},
     },
+    "objects": {"times": 1},
     "memory": {"associations": 4, "instances": 1},
 }
 _PARTS: dict[str, Callable[..., dict[str, Any]]] = {
     "receive": receiving.measured,
     "end_to_end": end_to_end.measured,
+    "objects": objects.measured,
     "memory": memory.measured,
 }
 
@@ -58,7 +62,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     parser.add_argument("--json", type=Path, required=True, help="where the figures are written")
     parser.add_argument("--quick", action="store_true", help="a few studies: that it runs, no more")
-    parser.add_argument("--only", choices=_PARTS, help="one part alone, without table and bars")
+    parser.add_argument("--only", choices=_PARTS, help="one part alone, without bars")
     options = parser.parse_args()
     plan = _QUICK if options.quick else _FULL
     found: dict[str, Any] = {"machine": machine(), "quick": options.quick}
@@ -71,6 +75,8 @@ def main() -> None:
         found["networks"] = _networks(options.quick)
         found["bars"] = [asdict(bar) for bar in _bars(found)]
         printed(found, Console())
+    elif options.only == "objects":
+        Console().print(objects_table(found["objects"]))
     options.json.write_text(json.dumps(found, indent=1) + "\n", encoding="ascii")
 
 
@@ -91,9 +97,11 @@ def _bars(found: Mapping[str, Any]) -> list[Bar]:
     ratio = found["receive"]["ratio"]
     rate = "rate of receiving, against storescp"
     growth = "growth in times the bytes in flight"
+    built = found["objects"]["presets"]["modern"]["build_ms"]
     return [
         Bar(rate, ratio, receiving.BAR, "", at_least=True, met=ratio >= receiving.BAR),
         own,
+        _at_most("CPU of building a study's results (modern)", built, objects.BAR, "ms"),
         _at_most("receiver at rest", used["at_rest_mib"], memory.REST_BAR, "MiB"),
         _at_most(growth, used["growth_ratio"], memory.GROWTH_BAR, ""),
     ]

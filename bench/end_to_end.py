@@ -28,6 +28,8 @@ OBJECTS = len(MODERN)  # findings, regions and a capture
 RECEIVE, DELIVER = "receive and keep", "deliver"
 #: In the order of a study's way; without the networks.
 OWN = (RECEIVE, *(stage for stage in stages.STAGES if stage != stages.NETWORKS), DELIVER)
+#: What building results and looking at them takes.
+RESULTS = (stages.REPORT, stages.REGIONS, stages.CAPTURE, stages.EGRESS)
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,13 @@ class Round:
     studies: int
     cpu: Mapping[str, float]
     seconds: float
+    #: wall-clock ms a study in which its results were built and looked at
+    results_wall_ms: float
+
+    @property
+    def results_share(self) -> float:
+        """Of the time from the first study to the last result at the PACS."""
+        return self.results_wall_ms * self.studies / (1000 * self.seconds)
 
     @property
     def own(self) -> float:
@@ -46,20 +55,22 @@ class Round:
 
 @dataclass(frozen=True)
 class _Reading:
-    """CPU milliseconds of the node so far, by stage."""
+    """CPU milliseconds of the node so far, by stage, and wall-clock ms spent on results."""
 
     cpu: Mapping[str, float]
+    results_wall_ms: float
 
     @classmethod
     def taken(cls, stands: Standing, log: Path) -> _Reading:
         receiver, screener, deliverer = (
             stands.running[name].pid for name in ("receive", "screen", "deliver")
         )
-        cpu = dict(json.loads(log.read_text().splitlines()[-1])["cpu"])
+        spent = json.loads(log.read_text().splitlines()[-1])
+        cpu, results = dict(spent["cpu"]), sum(spent["wall"][stage] for stage in RESULTS)
         whole = cpu_ms(screener)
         cpu[stages.LOOP] += whole - sum(cpu.values())  # since the last batch: looks at the queue
         cpu[stages.OPEN] += children_cpu_ms(screener)
-        return cls({**cpu, RECEIVE: cpu_ms(receiver), DELIVER: cpu_ms(deliverer)})
+        return cls({**cpu, RECEIVE: cpu_ms(receiver), DELIVER: cpu_ms(deliverer)}, results)
 
 
 def measured(
@@ -120,7 +131,8 @@ def _through(stands: Standing, sent: Object, studies: int, log: Path, warm: bool
         stage: (after.cpu[stage] - (before.cpu[stage] if before else 0)) / studies
         for stage in after.cpu
     }
-    return Round(studies, cpu, ended - begun)
+    results = (after.results_wall_ms - (before.results_wall_ms if before else 0)) / studies
+    return Round(studies, cpu, ended - begun, results)
 
 
 def _compressed(
@@ -165,11 +177,16 @@ def _bare(picture: pydicom.FileDataset, folder: Path, images: int) -> dict[str, 
 
 def _summary(taken: list[Round], bare: dict[str, float]) -> dict[str, Any]:
     rate = statistics.median(one.studies / one.seconds for one in taken)
+    own = statistics.median(one.own for one in taken)
+    results = statistics.median(sum(one.cpu[stage] for stage in RESULTS) for one in taken)
     return {
         "studies": taken[0].studies,
         "rounds_own_ms": [one.own for one in taken],
-        "own_ms": statistics.median(one.own for one in taken),
+        "own_ms": own,
         "stages_ms": {stage: statistics.median(one.cpu[stage] for one in taken) for stage in OWN},
+        "results_ms": results,
+        "results_share_of_own_cpu": results / own,
+        "results_share_of_wall_time": statistics.median(one.results_share for one in taken),
         "networks_ms": statistics.median(one.cpu[stages.NETWORKS] for one in taken),
         "bare_networks_ms": bare["cpu_ms"],
         "studies_a_minute": 60 * rate,

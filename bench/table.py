@@ -16,6 +16,7 @@ def printed(found: Mapping[str, Any], console: Console) -> None:
     console.print(_bars(found["bars"]))
     console.print(_stages("CPU a study, uncompressed CR of 4 megapixels", found["end_to_end"]))
     console.print(_compressed(found["end_to_end"]["compressed"]))
+    console.print(objects(found["objects"]))
     console.print(_stages("Latency of one study on an idle node", found["latency"]))
     console.print(_beside(found))
     console.print(
@@ -55,10 +56,16 @@ def _compressed(codings: Mapping[str, Mapping[str, float]]) -> Table:
     return table
 
 
-def _results_ms(end: Mapping[str, Any]) -> float:
-    """What findings, regions, capture and the last look at them take of one study."""
-    stages = ("report", "regions", "capture", "last look")
-    return sum(float(end["stages_ms"][stage]) for stage in stages)
+def objects(found: Mapping[str, Any]) -> Table:
+    """What each object costs, and a study of each preset."""
+    table = Table("object", "build ms", "last look ms", title="Objects of one study, CPU")
+    for name, cost in found["each"].items():
+        table.add_row(name, f"{cost['build_ms']:.1f}", f"{cost['look_ms']:.1f}")
+    table.add_section()
+    for name, total in found["presets"].items():
+        table.add_row(f"{name}, documents alone", f"{total['documents_ms']:.1f}", "")
+        table.add_row(f"{name}, all", f"{total['build_ms']:.1f}", f"{total['look_ms']:.1f}")
+    return table
 
 
 def _beside(found: Mapping[str, Any]) -> Table:
@@ -70,8 +77,9 @@ def _beside(found: Mapping[str, Any]) -> Table:
         "storescp, CPU ms a 10 MB instance": receive["cpu_ms_each"]["storescp"],
         "sender's own CPU, share of the time": max(receive["sender_busy"].values()),
         "studies a minute, end to end": end["studies_a_minute"],
-        "results (built and looked at), ms a study": _results_ms(end),
-        "results, share of a study's own CPU": _results_ms(end) / end["own_ms"],
+        "results (built and looked at), ms a study": end["results_ms"],
+        "results, share of a study's own CPU": end["results_share_of_own_cpu"],
+        "results, share of the time end to end": end["results_share_of_wall_time"],
         "images a minute, bare networks": end["bare_networks_a_minute"],
         "receiver's highest memory, MiB": memory["highest_mib"],
         "bytes in flight, MiB": memory["in_flight_mib"],

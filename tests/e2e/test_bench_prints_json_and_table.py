@@ -31,7 +31,7 @@ def test_every_bar_has_a_figure(run: tuple[str, dict[str, object]]) -> None:
     table, found = run
     bars = found["bars"]
     assert isinstance(bars, list)
-    assert [bar["bar"] for bar in bars] == [0.9, 60.0, 120.0, 3.0]
+    assert [bar["bar"] for bar in bars] == [0.9, 60.0, 25.0, 120.0, 3.0]
     for bar in bars:
         holds = bar["value"] >= bar["bar"] if bar["at_least"] else bar["value"] <= bar["bar"]
         assert bar["met"] <= holds  # "met" is never said of what is not
@@ -66,7 +66,9 @@ def test_the_cost_is_split_by_stage(run: tuple[str, dict[str, object]]) -> None:
 
 def test_rates_memory_and_latency_stand_beside(run: tuple[str, dict[str, object]]) -> None:
     table, found = run
-    assert {"machine", "receive", "end_to_end", "memory", "latency", "bars"} <= set(found)
+    assert {"machine", "receive", "end_to_end", "objects", "memory", "latency", "bars"} <= set(
+        found
+    )
     for words in ("storescp, not durable", "bare networks", "Latency of one study", "folded"):
         assert words in table
     networks = found["networks"]
@@ -75,6 +77,27 @@ def test_rates_memory_and_latency_stand_beside(run: tuple[str, dict[str, object]
     latency = found["latency"]
     assert isinstance(latency, dict)
     assert latency["total_ms"] == pytest.approx(sum(latency["stages_ms"].values()))
+
+
+def test_every_object_has_its_cost_and_results_their_share(
+    run: tuple[str, dict[str, object]],
+) -> None:
+    table, found = run
+    objects, end = found["objects"], found["end_to_end"]
+    assert isinstance(objects, dict)
+    assert isinstance(end, dict)
+    assert list(objects["each"]) == [
+        *("sr", "regions", "capture", "text", "presentation", "segmentation"),
+        *("notice sr", "notice text", "notice capture", "rejection"),
+    ]
+    for cost in objects["each"].values():
+        assert cost["build_ms"] > 0 < cost["look_ms"]
+    for name in ("modern", "classic"):
+        total = objects["presets"][name]
+        assert 0 < total["documents_ms"] < total["build_ms"]
+        assert f"{name}, documents alone" in table
+    assert 0 < end["results_share_of_own_cpu"] < 1
+    assert 0 < end["results_share_of_wall_time"] < 1
 
 
 def test_an_attack_is_measured_before_during_and_after(tmp_path: Path) -> None:
