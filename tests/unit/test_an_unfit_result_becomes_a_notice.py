@@ -10,7 +10,7 @@ import pydicom
 import pytest
 
 from prescreen import pipeline, reporting, settings
-from prescreen.dicom import report
+from prescreen.dicom import capture, narrative, regions, report
 from prescreen.dicom.document import Document
 from prescreen.dicom.rejection import rejection_note
 from prescreen.errors import UnfitObject
@@ -119,3 +119,44 @@ def test_a_note_that_may_not_leave_is_set_aside_and_the_rest_goes(
     assert {item.kind for item in written.objects} == {"sr", "regions", "capture"}
     (reason,) = (bench.spool.root / "quarantine").glob("*.reason")
     assert reason.read_text() == "unfit_object: rejection: its title rejects nothing\n"
+
+
+def _breaking(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let objects of a kind come out wrong; a capture without a word on how it was derived."""
+    if kind == "capture":
+        whole = capture.capture
+        monkeypatch.setattr(
+            capture,
+            "capture",
+            lambda *a, **more: _without_derivation(whole(*a, **more)),
+        )
+        return
+    module, name = {
+        "regions": (regions, "regions_report"),
+        "text": (narrative, "narrative_report"),
+    }[kind]
+    made = getattr(module, name)
+    monkeypatch.setattr(
+        module, name, lambda *a, **more: made(*a, **more).replace(b"UNVERIFIED", b"VERIFIED  ")
+    )
+
+
+def _without_derivation(page: Any) -> Any:
+    tag = b"\x08\x00\x11\x21"  # (0008,2111) Derivation Description
+    return replace(page, part10=page.part10.replace(tag, b"\x08\x00\x12\x21", 1))
+
+
+@pytest.mark.parametrize("kind", ["regions", "text", "capture"])
+def test_one_unfit_object_of_any_kind_keeps_the_whole_set_from_leaving(
+    bench: StoreBench, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    job, image = _claimed(bench)
+    asked = PACS.model_copy(update={"objects": ("sr", "regions", "text", "capture")})
+    tools = _tools(bench)
+    tools = replace(tools, settings=tools.settings.model_copy(update={"destinations": (asked,)}))
+    _breaking(kind, monkeypatch)
+    with pytest.raises(UnfitObject, match=f"^{kind}: "):
+        reporting.write(job, [image], tools.desk())
+    (reason,) = (bench.spool.root / "quarantine").glob("*.reason")
+    assert reason.read_text().startswith(f"unfit_object: {kind}: ")
+    assert bench.spool.results(job.job_id) is None
