@@ -219,13 +219,29 @@ def ship_findings(run: Path, folds: Sequence[Path], to: Path) -> Manifest:
         threshold_rule="youden",
         metrics=metrics,
         figures_from=f"{len(held)} radiographs of {patients} patients, each judged by one of "
-        f"{len(folds)} networks that had seen none of the patient; the thresholds were chosen on "
-        "the same answers",
+        f"{len(folds)} networks {unseen_by(config)}; the thresholds were chosen on the same "
+        "answers",
         sources=findings_sources(config, len(held)),
         config=saved["config"],
         source_commit=commit(),
     )
     return write_manifest(to, manifest, arrays(student.net), storage_of(folds[0]))
+
+
+def unseen_by(config: findings_run.Config) -> str:
+    """What the networks of the folds had not seen, in words.
+
+    DataError where they start from a run that was shown labels: of which patients, no fold can say.
+    """
+    if config.weights_from in ("imagenet", "none"):
+        return "that had seen none of the patient"
+    start = checkpoint.read(Path(config.weights_from))["config"]
+    if any(what != "distil" for what, _, _ in findings_run.phases(start["schedule"])):
+        raise data.DataError(
+            f"{config.weights_from}: these runs start from one that was shown labels, so no fold "
+            "is unseen; start them from a run that only distils, from imagenet or from none"
+        )
+    return "whose heads had seen none of the patient; their backbone saw all, without labels"
 
 
 def storage_of(run: Path) -> Storage:

@@ -184,6 +184,18 @@ def test_folds_that_do_not_hold_out_everything_once_are_not_shipped(house: Path)
         ship.ship_findings(run, [run], house / "weights")
 
 
+def test_folds_that_start_from_labels_are_not_shipped(house: Path) -> None:
+    for name, schedule in (("told", "probe:64x1"), ("taught", "distil:64x1")):
+        saved = {"config": {"schedule": schedule}, "ema": {}}
+        torch.save(saved, house / f"{name}.pt")
+    told, taught = (str(house / f"{name}.pt") for name in ("told", "taught"))
+    with pytest.raises(data.DataError, match=r"told\.pt: these runs start from one that was shown"):
+        ship.unseen_by(dataclasses.replace(CLASSIFY, weights_from=told))
+    said = ship.unseen_by(dataclasses.replace(CLASSIFY, weights_from=taught))
+    assert said.endswith("saw all, without labels")
+    assert ship.unseen_by(CLASSIFY) == "that had seen none of the patient"
+
+
 def test_every_run_leaves_its_curves(house: Path) -> None:
     folder = lungs_heart.main(dataclasses.replace(SEGMENT, epochs=2))
     with (folder / "curves.csv").open(encoding="utf-8") as file:
