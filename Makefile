@@ -56,7 +56,7 @@ sbom: $(STAMP)  ## sbom.json: what is installed, as CycloneDX
 	$(TOOLS)/bin/cyclonedx-py environment $(BIN)/python --output-reproducible --output-format JSON --output-file sbom.json
 
 test: peers $(STAMP) check  ## install, check, run the tests, two files at a time
-	$(BIN)/python -m pytest -m "not soak" -n 2 --dist loadfile
+	$(BIN)/python -m pytest -m "not soak" -n 2 --dist loadfile --no-loadscope-reorder
 
 bench: peers $(STAMP)  ## rates, CPU per study, memory, latency: one JSON and one table
 	$(BIN)/python -m bench --json bench.json

@@ -138,7 +138,11 @@ def others_may_not_read(settings: Settings) -> str:
     """PrescreenError where whoever has a login here may read what the node keeps."""
     folder = settings.data_dir
     database = folder / "prescreen.db"
-    if folder.stat().st_mode & stat.S_IXOTH and database.stat().st_mode & stat.S_IROTH:
+    try:
+        modes = folder.stat().st_mode, database.stat().st_mode
+    except OSError:
+        raise PrescreenError(f"{folder}: cannot be looked into; see store") from None
+    if modes[0] & stat.S_IXOTH and modes[1] & stat.S_IROTH:
         raise PrescreenError(
             f"{folder}: every user of this machine may read who is in it: chmod -R o= {folder}"
         )
