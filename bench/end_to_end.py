@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import statistics
-import subprocess
-import sys
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,7 +14,7 @@ import pydicom
 
 from bench import latency, stages
 from bench.pictures import CODINGS, coded, computed, on_the_wire
-from bench.processes import children_cpu_ms, cpu_ms
+from bench.processes import children_cpu_ms, cpu_ms, told
 from bench.sender import Association, Object
 from bench.standing import Standing, instrumented, role, standing, wait_until
 from prescreen.settings import MODERN
@@ -164,15 +162,7 @@ def _bare(picture: pydicom.FileDataset, folder: Path, images: int) -> dict[str, 
     """The networks alone, in a process of their own, on the same picture."""
     file = folder / "bare.dcm"
     picture.save_as(file)
-    answer = subprocess.run(
-        [sys.executable, "-m", "bench.networks", str(file), str(images)],
-        capture_output=True,
-        text=True,
-        check=True,
-        cwd=Path(__file__).parents[1],
-    )
-    found: dict[str, float] = json.loads(answer.stdout)
-    return found
+    return told("bench.networks", str(file), str(images))
 
 
 def _summary(taken: list[Round], bare: dict[str, float]) -> dict[str, Any]:

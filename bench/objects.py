@@ -12,7 +12,6 @@ import datetime
 import functools
 import json
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -25,6 +24,7 @@ from typing import Any
 import pydicom
 
 from bench.pictures import computed
+from bench.processes import told
 from prescreen import node, screening
 from prescreen.dicom import egress
 from prescreen.dicom.image import identify
@@ -65,15 +65,7 @@ def measured(folder: Path, *, times: int) -> dict[str, Any]:
     folder.mkdir(parents=True, exist_ok=True)
     file = folder / "studied.dcm"
     computed().save_as(file)
-    answer = subprocess.run(
-        [sys.executable, "-m", "bench.objects", str(file), str(times)],
-        capture_output=True,
-        text=True,
-        check=True,
-        cwd=Path(__file__).parents[1],
-    )
-    found: dict[str, Any] = json.loads(answer.stdout)
-    return found
+    return told("bench.objects", str(file), str(times))
 
 
 def main(file: str, times: str) -> None:

@@ -1,14 +1,31 @@
-"""What the kernel says of processes: CPU time with all threads and children, resident memory."""
+"""Processes: what the kernel says of them (CPU time, resident memory), and what one prints."""
 
 from __future__ import annotations
 
 import contextlib
+import json
 import os
+import subprocess
+import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 _TICKS = os.sysconf("SC_CLK_TCK")
 _MIB = 1 << 20
+
+
+def told(module: str, *arguments: str) -> dict[str, Any]:
+    """The JSON that a module of the project prints, run in a process of its own."""
+    answer = subprocess.run(
+        [sys.executable, "-m", module, *arguments],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=Path(__file__).parents[1],
+    )
+    found: dict[str, Any] = json.loads(answer.stdout)
+    return found
 
 
 def cpu_ms(pid: int) -> float:

@@ -15,23 +15,17 @@ from pathlib import Path
 
 import numpy as np
 
-from train import frozen, probe, ship
+from train import calibration, figures, probe, ship
 from train.figures import Numbers
 
 
-def logits(probabilities: Numbers) -> Numbers:
-    """Of probabilities (n, 14); those of 0 and 1 as near as float32 can tell."""
-    p = np.clip(probabilities, 1e-7, 1 - 1e-7)
-    return np.asarray(np.log(p / (1 - p)))
-
-
-def answered(folds: Sequence[Path]) -> tuple[list[str], probe.Features, Numbers]:
-    """Names in order, labels (n, 14), and logits (n, 2, 14) of the masked and unmasked head."""
+def answered(folds: Sequence[Path]) -> tuple[probe.Features, Numbers]:
+    """Labels (n, 14) and logits (n, 2, 14) of the masked and unmasked head, in order of names."""
     held, masked, unmasked = ship.answers_unseen(folds)
     order = sorted(range(len(held)), key=lambda i: held[i].path.stem)
-    said = np.stack([logits(masked), logits(unmasked)], axis=1)[order]
+    said = np.stack([calibration.logits_of(p, {}) for p in (masked, unmasked)], axis=1)[order]
     truth = np.array([held[i].labels for i in order], dtype=np.float32)
-    return [held[i].path.stem for i in order], truth, said
+    return truth, said
 
 
 def together(networks: Sequence[Sequence[Path]]) -> dict[str, dict[str, float]]:
@@ -40,12 +34,12 @@ def together(networks: Sequence[Sequence[Path]]) -> dict[str, dict[str, float]]:
     DataError where the runs of one network do not hold out every radiograph once.
     """
     every = [answered(folds) for folds in networks]
-    truth = every[0][1]
-    rows = {str(folds[0]): said for folds, (_, _, said) in zip(networks, every, strict=True)}
-    rows["together"] = np.mean([said for _, _, said in every], axis=0)
+    truth = every[0][0]
+    rows = {str(folds[0]): said for folds, (_, said) in zip(networks, every, strict=True)}
+    rows["together"] = np.mean([said for _, said in every], axis=0)
     return {
         name: {
-            head: round(frozen.mean_auroc(said[:, k], truth), 4)
+            head: round(figures.mean_auroc(truth, said[:, k]), 4)
             for k, head in enumerate(("masked", "unmasked"))
         }
         for name, said in rows.items()

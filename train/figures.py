@@ -60,6 +60,14 @@ def auroc(labels: npt.ArrayLike, scores: npt.ArrayLike) -> float | None:
     return Ranked.of(labels, scores).area()
 
 
+def mean_auroc(labels: npt.ArrayLike, scores: npt.ArrayLike) -> float:
+    """Over the columns (n, c) that have both positives and negatives; 0 where there is none."""
+    truth, said = np.asarray(labels), np.asarray(scores)
+    areas = [auroc(truth[:, k], said[:, k]) for k in range(truth.shape[1])]
+    known = [area for area in areas if area is not None]
+    return float(np.mean(known)) if known else 0.0
+
+
 def roc(labels: npt.ArrayLike, scores: npt.ArrayLike) -> tuple[Numbers, Numbers, Numbers]:
     """Thresholds falling from the highest score, with sensitivity and specificity at each.
 

@@ -248,14 +248,6 @@ def predict(net: densenet.FindingsNet, loader: views.Loader, masks: Tensor, size
     return torch.cat(seen) if seen else torch.zeros(0, 2, 14)
 
 
-def mean_auroc(probabilities: Tensor, labels: Tensor) -> float:
-    """Over the labels that have both positives and negatives; 0 where there is none."""
-    scores, truth = probabilities.numpy(), labels.numpy()
-    areas = [figures.auroc(truth[:, k], scores[:, k]) for k in range(truth.shape[1])]
-    known = [area for area in areas if area is not None]
-    return float(np.mean(known)) if known else 0.0
-
-
 def fit_heads(config: Config, student: Student, train: Part, size: int) -> None:
     """Both heads in closed form on the features as they are (ridge regression)."""
     inside, whole = pooled(student.net, train, config, size)
@@ -424,7 +416,7 @@ def validated(config: Config, average: Student, part: Part, size: int) -> dict[s
         return {}
     loader = in_order(config, part.paths, inputs.COMMON_SIZE)
     p = predict(average.net, loader, part.masks, size)
-    areas = [round(mean_auroc(p[:, head], part.labels), 4) for head in range(2)]
+    areas = [round(figures.mean_auroc(part.labels, p[:, head]), 4) for head in range(2)]
     return {"auroc_masked": areas[0], "auroc_unmasked": areas[1]}
 
 

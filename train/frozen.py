@@ -59,17 +59,13 @@ def compared(
     """Mean AUROC over the labels, by variant and strength of the penalty."""
     return {
         name: {
-            f"{strength:g}": round(mean_auroc(unseen(seen, labels, dealt, strength), labels), 4)
+            f"{strength:g}": round(
+                figures.mean_auroc(labels, unseen(seen, labels, dealt, strength)), 4
+            )
             for strength in STRENGTHS
         }
         for name, seen in named.items()
     }
-
-
-def mean_auroc(said: Numbers, labels: probe.Features) -> float:
-    """Over the labels that have both kinds."""
-    areas = [figures.auroc(labels[:, k], said[:, k]) for k in range(labels.shape[1])]
-    return float(np.mean([area for area in areas if area is not None]))
 
 
 def main() -> None:

@@ -124,7 +124,11 @@ def started(config: Config) -> unet.Segmenter:
 
 def trained(path: Path) -> unet.Segmenter:
     """The averaged network of a checkpoint, ready to draw. Raises DataError as `read` does."""
-    saved = checkpoint.read(path)
+    return drawing(checkpoint.read(path))
+
+
+def drawing(saved: Mapping[str, Any]) -> unet.Segmenter:
+    """The averaged network in a checkpoint that has been read, ready to draw."""
     network = unet.SEGMENTERS[network_of(saved["config"])]().eval()
     network.load_state_dict(saved["ema"])
     return network

@@ -145,7 +145,8 @@ def figures_from(report: Mapping[str, Any], folds: int) -> str:
 
 def drawing_network(run: Path) -> tuple[unet.Segmenter, dict[str, Any]]:
     """The network of a run, ready, and its checkpoint."""
-    return lungs_heart_run.trained(run / "last.pt"), checkpoint.read(run / "last.pt")
+    saved = checkpoint.read(run / "last.pt")
+    return lungs_heart_run.drawing(saved), saved
 
 
 def drawn_unseen(folds: Sequence[Path]) -> list[organs.Drawn]:

@@ -20,7 +20,18 @@ from PIL import Image
 
 from prescreen.nets.screener import Screener
 from prescreen.study import ORGANS
-from train import checkpoint, data, ensemble, findings, frozen, lungs_heart, probe, ship, teacher
+from train import (
+    checkpoint,
+    data,
+    ensemble,
+    figures,
+    findings,
+    frozen,
+    lungs_heart,
+    probe,
+    ship,
+    teacher,
+)
 
 Config = TypeVar("Config", findings.Config, lungs_heart.Config)
 
@@ -246,9 +257,9 @@ def test_frozen_features_are_compared_on_patients_the_heads_never_saw() -> None:
     labels = (generator.random((60, 2)) < 0.5).astype(np.float32)
     seen = generator.normal(size=(60, 30)).astype(np.float32)
     dealt = [i % frozen.FOLDS for i in range(60)]
-    by_chance = frozen.mean_auroc(frozen.unseen(seen, labels, dealt, 1e-3), labels)
+    by_chance = figures.mean_auroc(labels, frozen.unseen(seen, labels, dealt, 1e-3))
     seen[:, :2] += 4 * labels
-    known = frozen.mean_auroc(frozen.unseen(seen, labels, dealt, 1e-3), labels)
+    known = figures.mean_auroc(labels, frozen.unseen(seen, labels, dealt, 1e-3))
     assert by_chance < 0.7 and known > 0.9
 
 
