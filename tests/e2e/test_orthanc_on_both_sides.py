@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -117,6 +117,12 @@ def test_the_patients_name_is_the_same_in_all(hospital: Hospital, patient: str) 
     assert names == {hospital.sent[patient].name}
 
 
+def _sent(deliveries: Iterable[Mapping[str, Any]]) -> list[tuple[Any, ...]]:
+    # not the commitment: the PACS is asked for its promise meanwhile, whatever is forwarded
+    keys = ("outbox_id", "job_id", "sop_instance_uid", "state", "attempts", "delivered_at")
+    return [tuple(delivery[key] for key in keys) for delivery in deliveries]
+
+
 def test_the_whole_study_forwarded_again_makes_no_loop(hospital: Hospital) -> None:
     before = hospital.record("Latin 1")
     had = len(hospital.objects("Latin 1"))
@@ -132,7 +138,7 @@ def test_the_whole_study_forwarded_again_makes_no_loop(hospital: Hospital) -> No
     assert kinds().count("instance.duplicate") == 1
     assert "study.identity_changed" not in kinds()
     assert after.study["jobs"] == before.study["jobs"] == 1
-    assert after.deliveries == before.deliveries
+    assert _sent(after.deliveries) == _sent(before.deliveries)
     assert len(hospital.objects("Latin 1")) == had
     ignored = [i for i in after.instances if i["disposition"] == "ignored"]
     assert {i["ignored_reason"] for i in ignored} == {"own_result"}
