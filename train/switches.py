@@ -2,10 +2,10 @@
 
     python -m train.switches --lungs-heart RUN/last.pt --seed 1 --json FILE
 
-Soft masks, masked mean, regions, resolution, the gate's start, and answers averaged over views: all
-that can be told without training a backbone. Heads are fitted in closed form (`train.probe`), five
-folds by patient over the train_val list. Every view is one pass over the radiographs, kept beside
-the runs; the second time only the heads are fitted.
+Soft masks, masked mean, regions, resolution, the gate's start, distorted copies, and answers
+averaged over views: all that can be told without training a backbone. Heads are fitted in closed
+form (`train.probe`), five folds by patient over the train_val list. Every view is one pass over the
+radiographs, kept beside the runs; the second time only the heads are fitted.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from torch import Tensor
 
 from prescreen.nets import densenet, engine, inputs
 from prescreen.nets.screener import Seeing
-from train import ablation, data, findings, frozen, machine, probe
+from train import ablation, augment, data, findings, frozen, machine, probe
 from train.figures import Numbers
 
 Pools = Mapping[str, probe.Features]
@@ -33,11 +33,16 @@ Pools = Mapping[str, probe.Features]
 
 @dataclass(frozen=True)
 class View:
-    """How the radiographs are shown to the network: their side, mirrored or not, the gate open."""
+    """How the radiographs are shown to the network: their side, mirrored or not, the gate open.
+
+    `copy` above 0 is the number of a distorted copy: all that `augment` does to geometry and
+    exposure at full strength, otherwise for each copy and radiograph.
+    """
 
     size: int = 224
     mirrored: bool = False
     open_gate: bool = True
+    copy: int = 0
 
     @property
     def name(self) -> str:
@@ -45,12 +50,14 @@ class View:
             str(self.size),
             *["mirrored"] * self.mirrored,
             *["half-gate"] * (not self.open_gate),
+            *[f"copy-{self.copy}"] * bool(self.copy),
         ]
         return "-".join(parts)
 
 
 PLAIN, MIRRORED, HALF = View(), View(mirrored=True), View(open_gate=False)
-VIEWS = (PLAIN, MIRRORED, HALF)
+COPIES = (View(copy=1), View(copy=2))
+VIEWS = (PLAIN, MIRRORED, HALF, *COPIES)
 
 #: How features are pooled: whether each organ for itself, masks and divisor.
 POOLS: dict[str, densenet.Switches] = {
@@ -96,15 +103,25 @@ def _extracted(config: findings.Config, every: findings.Part, view: View) -> Poo
     found: dict[str, list[probe.Features]] = {name: [] for name in POOLS}
     loader = findings.in_order(config, every.paths, inputs.COMMON_SIZE)
     for x, index in machine.progress(loader, view.name):
-        masks = (every.masks[index] / 255.0).to(machine.device())
-        if view.mirrored:
-            x, masks = x.flip(3), masks.flip(3)
-        x = inputs.stretch(inputs.resized(x.to(machine.device()) / 255.0, view.size))
+        x, masks = shown(view, x / 255.0, every.masks[index] / 255.0, index)
+        x = inputs.stretch(inputs.resized(x.to(machine.device()), view.size))
+        masks = masks.to(machine.device())
         (features,) = see(x.contiguous(memory_format=torch.channels_last))
         for name, switches in POOLS.items():
             net.switches = switches
             found[name].append(net.pooled(features, masks)[0].cpu().numpy().astype(np.float16))
     return {name: np.concatenate(rows) for name, rows in found.items()}
+
+
+def shown(view: View, x: Tensor, masks: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
+    """Pictures (n, 1, s, s) and masks (n, 3, t, t), both 0…1, as the view shows them."""
+    if view.mirrored:
+        return x.flip(3), masks.flip(3)
+    if not view.copy:
+        return x, masks
+    g = torch.Generator().manual_seed(view.copy * 1_000_000 + int(index[0]))
+    grid = augment.random_grid(len(x), x.shape[-1], g)
+    return augment.exposed(augment.warped(x, grid), g), augment.warped(masks, grid)
 
 
 def _answers_of(net: densenet.FindingsNet) -> Callable[[tuple[Tensor, ...]], Tensor]:
@@ -151,6 +168,9 @@ def answers(
     found["averaged with the mirrored view"] = folds.unseen(ours, mirrored)
     found["mirrored views learnt as well"] = folds.unseen(ours, learnt=[mirrored])
     found["mirrored, learnt and averaged"] = folds.unseen(ours, mirrored, learnt=[mirrored])
+    copies = [views[copy][OURS] for copy in COPIES]
+    found["one distorted copy learnt as well"] = folds.unseen(ours, learnt=copies[:1])
+    found["two distorted copies learnt as well"] = folds.unseen(ours, learnt=copies)
     found["320 px"] = folds.unseen(large[0])
     found["320 px, whole"] = folds.unseen(large[1])
     found["averaged over 224 and 320 px"] = (found[OURS] + found["320 px"]) / 2
@@ -183,10 +203,7 @@ def main() -> None:
     chosen = parser.parse_args()
     machine.start(chosen.seed, chosen.threads)
     config = findings.Config(fold=-1, seed=chosen.seed, lungs_heart=chosen.lungs_heart)
-    every = findings.parts_of(config)[0]
-    listed = {p.path: p for p in data.read_chestxray14(data.data_dir() / "chestxray14")}
-    pictures = [listed[path] for path in every.paths]
-    dealt = data.folds(pictures, frozen.FOLDS, chosen.seed)
+    every, pictures, dealt = findings.dealt(config)
     views = {view: features_of(config, every, view) for view in VIEWS}
     large = findings.pooled(findings.started(config).net, every, config, 320)
     folds = Folds(every.labels.numpy(), dealt, config.ridge)

@@ -18,6 +18,7 @@ import pytest
 import torch
 from PIL import Image
 
+from prescreen.nets import unet
 from prescreen.nets.screener import Screener
 from prescreen.study import ORGANS
 from train import (
@@ -31,6 +32,7 @@ from train import (
     probe,
     ship,
     teacher,
+    twins,
 )
 
 Config = TypeVar("Config", findings.Config, lungs_heart.Config)
@@ -132,6 +134,8 @@ def test_both_networks_ship_what_the_node_loads(house: Path) -> None:
     assert model.figures_of("Mass").positives == 4  # the fifth is on the official test list
     assert model.figures_of("Hernia").auroc is None
     assert (model.findings.preset, model.threshold_rule) == ("paper", "youden")
+    assert told.config["lungs_heart"] == "lungs_heart_-1/last.pt"  # no folder of this machine
+    assert not any(str(house) in str(value) for value in told.config.values())
     same = ensemble.together([runs[:2], runs[:2]])  # a network beside itself says the same
     assert same["together"] == same[str(runs[0])]
 
@@ -175,6 +179,33 @@ def test_a_segmentation_that_has_seen_imagenet_starts_from_it_and_ships(house: P
 def test_a_segmentation_of_another_name_is_refused(house: Path) -> None:
     with pytest.raises(data.DataError, match=r"network: 'vnet' is none of unet\(16, 32"):
         lungs_heart.main(dataclasses.replace(SEGMENT, network="vnet"))
+
+
+def test_a_backbone_learns_without_labels_and_others_start_from_it(house: Path) -> None:
+    config = twins.Config(size=32, epochs=1, batch=4, numbers=8, threads=1)
+    folder = twins.main(config)
+    folder = twins.main(dataclasses.replace(config, epochs=2))
+    saved = checkpoint.read(folder / "last.pt")
+    assert [entry["epoch"] for entry in saved["log"]] == [1, 2]
+    start = dataclasses.replace(CLASSIFY, weights_from=str(folder / "last.pt"))
+    net = findings.started(start).net  # of another preset: the backbone, not the attention
+    name = "conv0.weight"
+    learnt = saved["ema"][f"net.backbone.{name}"]
+    assert torch.equal(net.backbone.get_parameter(name).contiguous(), learnt.contiguous())
+    assert net.attention is not None and bool(net.attention.merge.weight.any())
+    assert ship.unseen_by(start).endswith("saw all, without labels")
+
+
+def test_organs_are_drawn_once_for_all_folds(house: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn = lungs_heart.main(SEGMENT)
+    config = dataclasses.replace(CLASSIFY, lungs_heart=str(drawn / "last.pt"))
+    every, listed, dealt = findings.dealt(config)
+    assert len(every.paths) == len(listed) == len(dealt) == 9 and set(dealt) == {0, 1}
+    monkeypatch.setattr(unet.UNet, "decode", None)  # another pass would not survive
+    train, _, held = findings.parts_of(config)
+    place = {path: i for i, path in enumerate(every.paths)}
+    for part in (train, held):
+        assert torch.equal(part.masks, every.masks[[place[path] for path in part.paths]])
 
 
 def named(config: Config, fold: int) -> Config:
