@@ -185,9 +185,12 @@ def _asking() -> Iterator[str]:
     yield from _table(("Failure Reason of the peer", "what follows"), reasons)
     yield ""
     yield "**C-FIND** at STUDY level comes before a report is sent: StudyInstanceUID; returned and"
-    yield "compared where both sides have a value: PatientID, IssuerOfPatientID, AccessionNumber;"
-    yield "PatientName is asked for and not compared. At IMAGE level it takes the place of"
-    yield "storage commitment where a peer offers none."
+    yield "compared, decoded: PatientID, PatientName, AccessionNumber where the peer has a value,"
+    yield "IssuerOfPatientID and PatientBirthDate where both have one; PatientSex is returned. Of a"
+    yield "name case, width, padding, a missing component group and replaced letters do not count."
+    yield "What differs is taken over, with the sex, and the results are made again (not for a test"
+    yield "destination, nor with the setting query = compare). At IMAGE level it takes the place"
+    yield "of storage commitment where a peer offers none."
 
 
 def _verdict(status: int) -> verdict.Verdict:

@@ -19,6 +19,7 @@ from prescreen.proof import Proof
 from prescreen.settings import Destination
 from prescreen.store import audit
 from prescreen.store.commitments import Commitments
+from prescreen.store.corrections import Corrections
 from prescreen.store.database import News
 from prescreen.store.outbox import Outbox
 from prescreen.store.queue import utc_now
@@ -62,6 +63,7 @@ class Line:
             calling_ae_title,
             Commitments(engine, clock),
             self._outbox.identity,
+            Corrections(engine, clock).correct,
             clock,
         )
         self._route = pipeline.Route(

@@ -10,6 +10,7 @@ import datetime
 import logging
 import random
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 from prescreen import gate, reporting, screening
@@ -307,8 +308,9 @@ class Route:
     sender: Sender
     clock: Callable[[], datetime.datetime]
     crash: Callable[[str], None] = lambda point: None
-    #: raises StudyDiffers where the destination has the study no more, or has it otherwise
-    check: Callable[[Delivery], None] = lambda delivery: None
+    #: False where the destination has the study otherwise, so that the report is made again;
+    #: raises StudyDiffers where it has the study no more, or where that cannot be
+    check: Callable[[Delivery], bool] = lambda delivery: True
     #: whether the destination is to be asked afterwards if it keeps what it took
     prove: Callable[[], bool] = lambda: False
     #: whether something may be waiting for a peer that was away
@@ -329,7 +331,8 @@ def deliver(deliveries: Sequence[Delivery], route: Route) -> None:
         delivery = rest.pop(0)
         # the first was claimed a moment ago, and the claim looked
         if delivery is not deliveries[0] and not route.outbox.may_send(delivery):
-            route.outbox.hand_back(delivery)
+            with suppress(LeaseLost):  # cancelled meanwhile
+                route.outbox.hand_back(delivery)
             continue
         try:
             taken = _send(delivery, route) or taken
@@ -352,7 +355,8 @@ def _send(delivery: Delivery, route: Route) -> bool:
     try:
         require_intact(delivery.path, delivery.created_at)
         content = delivery.path if not delivery.uses_fallback else _as_fallback(delivery)
-        route.check(delivery)
+        if route.outbox.let_go_overtaken(delivery) or not route.check(delivery):
+            return False
         route.crash("deliver.before_send")
         status = route.sender.send(content)
     except ContextRejected as error:

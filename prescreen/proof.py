@@ -1,6 +1,7 @@
 """What a destination is asked before and after it is sent something.
 
-Before: is the study still there, under the same patient and order? After: does it promise to keep
+Before: is the study still there, under the same patient and order? Where the archive has others by
+now, they count. After: does it promise to keep
 what it took, or does it at least list it? What a destination turns out not to offer is not asked
 for again for an hour.
 """
@@ -9,12 +10,13 @@ from __future__ import annotations
 
 import datetime
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from prescreen.dicom import commitment, query
 from prescreen.errors import ContextRejected, DeliveryError, PeerRefused, StudyDiffers
 from prescreen.settings import Destination
 from prescreen.store.commitments import Commitments, Question
+from prescreen.store.corrections import Unheeded
 from prescreen.study import Delivery
 
 logger = logging.getLogger(__name__)
@@ -32,6 +34,8 @@ _COMMITMENT, _QUERY = "storage commitment", "C-FIND"
 
 #: Study Instance UID -> patient and order as the node knows them now.
 Identify = Callable[[str], Mapping[str, str]]
+#: Takes over what a destination says; see `Corrections.correct`.
+Correct = Callable[[Delivery, Mapping[str, str], Mapping[str, str], str | None], Unheeded | None]
 
 
 class Proof:
@@ -43,55 +47,93 @@ class Proof:
         calling_ae_title: str,
         commitments: Commitments,
         identify: Identify,
+        correct: Correct,
         clock: Callable[[], datetime.datetime],
     ) -> None:
         self._destination = destination
         self._calling = calling_ae_title
         self._commitments = commitments
         self._identify = identify
+        self._correct = correct
         self._clock = clock
         self._not_offered: dict[str, datetime.datetime] = {}
-        self._checked: dict[str, datetime.datetime] = {}
+        self._checked: dict[str, tuple[datetime.datetime, Mapping[str, str]]] = {}
         self._next_look: datetime.datetime | None = None
 
     # --- before ------------------------------------------------------------------------------
 
-    def check(self, delivery: Delivery) -> None:
-        """Raise StudyDiffers unless the study is there as we know it, where that can be asked.
+    def check(self, delivery: Delivery) -> bool:
+        """Whether to send: the study is there as we know it, where that can be asked.
 
-        A report must not bring a deleted study back, nor reach a patient it is not of. What takes
-        a result back is sent in any case. PeerUnavailable where the peer does not answer.
+        A report must not bring a deleted study back, nor reach a patient it is not of: StudyDiffers
+        then. Where the destination has another patient or order by now, that is taken over: False,
+        as the row is cancelled and the report made again. What takes a result back is sent in any
+        case. PeerUnavailable where the peer does not answer.
         """
         uid, now = delivery.study_instance_uid, self._clock()
-        if delivery.kind == "rejection" or not self._may_ask(_QUERY) or self._was_checked(uid, now):
-            return
+        if delivery.kind == "rejection" or not self._may_ask(_QUERY):
+            return True
+        known = dict(self._identify(uid))
+        if self._was_checked(uid, known, now):
+            return True
         try:
             listed = query.study(self._destination, self._calling, uid)
         except PeerRefused as error:
             logger.warning("%s: it is sent to unasked", error)
             self._believe_not_offered(_QUERY)
-            return
-        self._compare(listed, uid)
-        self._checked[uid] = now
+            return True
+        changes = self._changes(listed, known, uid)
+        if changes:
+            self._take_over(delivery, listed[0], known, changes)
+            return False
+        self._checked[uid] = now, known
+        return True
 
-    def _was_checked(self, uid: str, now: datetime.datetime) -> bool:
-        self._checked = {u: at for u, at in self._checked.items() if abs(now - at) < CHECKED}
-        return uid in self._checked
+    def _was_checked(self, uid: str, known: Mapping[str, str], now: datetime.datetime) -> bool:
+        self._checked = {u: one for u, one in self._checked.items() if abs(now - one[0]) < CHECKED}
+        return uid in self._checked and self._checked[uid][1] == known
 
-    def _compare(self, listed: query.Listed | None, uid: str) -> None:
-        if listed is None:
+    def _changes(
+        self, listed: Sequence[query.Listed], known: Mapping[str, str], uid: str
+    ) -> dict[str, str]:
+        """What the one answer says otherwise; StudyDiffers where there is none, or several."""
+        if not listed:
             raise StudyDiffers(
                 f"{self._destination.name}: has no study {uid}: not there yet, or deleted; "
                 'an archive of results alone gets query = "none" in its settings'
             )
-        known = self._identify(uid)
-        for name in ("patient_id", "issuer_of_patient_id", "accession_number"):
-            ours, theirs = known.get(name, ""), getattr(listed, name)
-            if ours and theirs and ours != theirs:
-                raise StudyDiffers(
-                    f"{self._destination.name}: has study {uid} under another {_WORDS[name]}; "
-                    "send the corrected images to this node: the report is made again"
-                )
+        found = [one.changes(known) for one in listed]
+        if len(listed) > 1 and any(found):
+            raise StudyDiffers(
+                f"{self._destination.name}: has study {uid} more than once, under several patients "
+                "or orders; bring it together there"
+            )
+        return found[0]
+
+    def _take_over(
+        self,
+        delivery: Delivery,
+        told: query.Listed,
+        known: Mapping[str, str],
+        changes: Mapping[str, str],
+    ) -> None:
+        """Let the study be the one the destination has; StudyDiffers where that cannot be."""
+        uid, who = delivery.study_instance_uid, self._destination.name
+        words = " and ".join(_WORDS[name] for name in changes)
+        if self._destination.test or self._destination.query == "compare":
+            why = "what this destination says is not taken over"
+        else:
+            another = {"patient_id", "issuer_of_patient_id"} & set(changes)
+            sex = told.patient_sex or ("" if another else None)
+            refused = self._correct(delivery, known, changes, sex)
+            if refused is None:
+                logger.warning("%s: has study %s under another %s; made again", who, uid, words)
+                return
+            why = str(refused)
+        raise StudyDiffers(
+            f"{who}: has study {uid} under another {words}; {why}; "
+            "send the corrected images to this node: the report is made again"
+        )
 
     # --- after -------------------------------------------------------------------------------
 
@@ -180,5 +222,7 @@ class Proof:
 _WORDS = {
     "patient_id": "Patient ID",
     "issuer_of_patient_id": "issuer of the Patient ID",
+    "patient_name": "Patient's Name",
+    "patient_birth_date": "birth date",
     "accession_number": "Accession Number",
 }

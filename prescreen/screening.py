@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 from prescreen import gate
 from prescreen.dicom.attributes import Attributes
+from prescreen.dicom.correcting import corrected
 from prescreen.dicom.image import header_of, read_header
 from prescreen.errors import UnusableImage
 from prescreen.settings import Scope
@@ -145,7 +146,22 @@ def _opened(instance: Instance, spool: Spool | None) -> Image:
         source = read_header(instance.path)
     except UnusableImage as error:
         return Image(instance, refused=(Outcome.NOT_SCREENED, error.reason))
-    return Image(instance, source, header_of(source))
+    return _under_its_name(Image(instance, source, header_of(source)))
+
+
+def _under_its_name(image: Image) -> Image:
+    """Where an archive has corrected patient or order, as it has them.
+
+    An age that can no longer be told from the birth date is the one that the modality knew.
+    """
+    told, header = image.instance.correction, image.header
+    if told is None or header is None:
+        return image
+    source = corrected(image.source, told)
+    now = header_of(source)
+    if now.patient_age is None:
+        now = replace(now, patient_age=header.patient_age)
+    return replace(image, source=source, header=now)
 
 
 def _asked(image: Image, scope: Scope | None, versions: Versions | None) -> Image:

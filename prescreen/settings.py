@@ -260,7 +260,7 @@ class Destination(Section):
     tls: DestinationTLS | None = None
     probe_every: float = Field(default=30, gt=0)
     objects_per_minute: int = Field(default=0, ge=0)
-    query: Literal["if_offered", "none"] = "if_offered"
+    query: Literal["if_offered", "compare", "none"] = "if_offered"
     commitment: Literal["required", "if_offered", "none"] = "if_offered"
     commitment_again: float = Field(default=600, gt=0)
     commitment_days: float = Field(default=7, gt=0)

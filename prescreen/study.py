@@ -488,6 +488,22 @@ class Identity:
 
 
 @dataclass(frozen=True)
+class Correction:
+    """Whose a kept instance is by now, where the archive has said so and its file says otherwise.
+
+    Text is decoded. `patient_sex` is None where the archive said nothing of it; empty where the
+    patient is another one, of whom it is not known.
+    """
+
+    patient_id: str
+    issuer_of_patient_id: str
+    patient_name: str
+    patient_birth_date: str
+    accession_number: str
+    patient_sex: str | None = None
+
+
+@dataclass(frozen=True)
 class Instance:
     """One kept instance: a row of the database and a file of the spool."""
 
@@ -510,6 +526,8 @@ class Instance:
     pixel_sha256: str | None = None
     #: salted digest of the identity attributes: equal where patient and study identity are
     identity_digest: str = ""
+    #: what stands in place of the patient and order that the file carries
+    correction: Correction | None = None
 
 
 @dataclass(frozen=True)
@@ -562,7 +580,7 @@ class Job:
     live_destinations: frozenset[str] = frozenset()
     #: findings on hold when the job was first claimed: reported as not evaluated
     held_findings: frozenset[str] = frozenset()
-    #: why there is this job: arrival, rescreen, retry, finding_held, rejected or recalled
+    #: why there is this job: arrival, rescreen, retry, finding_held, corrected, rejected, recalled
     cause: str = "arrival"
     #: results of earlier jobs that this one takes back
     withdrawn: tuple[Withdrawn, ...] = ()

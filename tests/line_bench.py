@@ -38,12 +38,18 @@ def destination(port: int, name: str = "pacs", **changes: Any) -> Destination:
     return Destination(**values)
 
 
-def part10(item: ResultObject, study: str, patient_id: str = "CANARYID") -> bytes:
+def part10(
+    item: ResultObject,
+    study: str,
+    patient_id: str = "CANARYID",
+    patient_name: str = "CANARY^NAME",
+) -> bytes:
     """A file of an object's class and UIDs with little in it."""
     ds = Dataset()
     ds.SOPClassUID, ds.SOPInstanceUID = item.sop_class_uid, item.sop_instance_uid
     ds.StudyInstanceUID, ds.SeriesInstanceUID = study, item.series_instance_uid
-    ds.PatientID, ds.PatientName, ds.AccessionNumber = patient_id, "CANARY^NAME", "CANARYACC"
+    ds.SpecificCharacterSet = "ISO_IR 100"
+    ds.PatientID, ds.PatientName, ds.AccessionNumber = patient_id, patient_name, "CANARYACC"
     ds.Modality, ds.StudyDate = "OT", "20260131"
     ds.file_meta = FileMetaDataset()
     ds.file_meta.MediaStorageSOPClassUID = UID(item.sop_class_uid)
@@ -88,14 +94,24 @@ class LineBench(StoreBench):
         """A study of one image, screened, with objects that can be sent."""
         self.keep(study, 1)
         (job,) = self.claim()
-        items = (capture(),) if items is None else items
+        self.publish(job, study, (capture(),) if items is None else items, destinations)
+        return job
+
+    def publish(
+        self,
+        job: Job,
+        study: str,
+        items: tuple[ResultObject, ...],
+        destinations: tuple[Destination, ...],
+        patient_id: str = "CANARYID",
+    ) -> None:
+        """Write a job's objects and settle it as screened."""
         draft = self.spool.draft(job.job_id)
         for item in items:
-            (draft / item.file_name).write_bytes(part10(item, study))
+            (draft / item.file_name).write_bytes(part10(item, study, patient_id))
         self.spool.publish(job.job_id, draft)
         answers = [(i, result(i.sop_instance_uid, study)) for i in job.instances]
         self.queue.settle(job, Outcome.SCREENED, None, answers, items, destinations)
-        return job
 
     def turn(self, *names: str) -> int:
         """One turn of each line (or of those named): claim, send or rest; how much was claimed."""

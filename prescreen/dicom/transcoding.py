@@ -42,6 +42,24 @@ def in_unicode(ds: pydicom.Dataset) -> pydicom.Dataset:
     return found
 
 
+def without_guesses(ds: pydicom.Dataset) -> pydicom.Dataset:
+    """The standard elements whose text is ASCII, said to be in UTF-8; sequences are left out.
+
+    What is left of a data set of which nothing tells what its other letters are.
+    """
+    found = pydicom.Dataset()
+    for tag in list(ds.keys()):
+        element = ds.get_item(tag)
+        vr = element.VR or (dictionary_VR(tag) if dictionary_has_tag(tag) else "UN")
+        if tag.is_private or tag.group >= _GRAPHICS or vr == "SQ":
+            continue
+        value = element.value
+        if vr not in _IN_CHARSET or (isinstance(value, bytes) and value.isascii()):
+            found[tag] = element
+    found.SpecificCharacterSet = UNICODE
+    return found
+
+
 def _encodings(ds: pydicom.Dataset) -> tuple[str, ...]:
     """Python's names of the character sets; LookupError where one of them is unknown."""
     terms = Attributes(ds).text("SpecificCharacterSet") or ""

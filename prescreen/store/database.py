@@ -34,9 +34,9 @@ from sqlalchemy.pool import ConnectionPoolEntry
 from prescreen.errors import OutOfResources, PrescreenError, StoreError
 
 #: Revision of the newest migration; a test holds it to the migrations folder.
-REVISION = "0005"
+REVISION = "0006"
 #: Revisions that can be brought up to REVISION.
-KNOWN_REVISIONS = (None, "0001", "0002", "0003", "0004", "0005")
+KNOWN_REVISIONS = (None, "0001", "0002", "0003", "0004", "0005", "0006")
 
 #: What the libraries below raise; sqlite3's own errors come from preparing a connection.
 _FOREIGN = (sqlalchemy_errors.DBAPIError, sqlalchemy_errors.TimeoutError, sqlite3.Error)

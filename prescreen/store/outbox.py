@@ -34,9 +34,16 @@ from prescreen.store import audit, stages
 from prescreen.store import schema as t
 from prescreen.store.database import data_dir, reading, writing
 from prescreen.store.queue import utc_now
+from prescreen.store.withdrawal import let_go
 from prescreen.study import Delivery, OutboxState, Stage
 
-_KEYS = ("patient_id", "issuer_of_patient_id", "accession_number")
+_KEYS = (
+    "patient_id",
+    "issuer_of_patient_id",
+    "patient_name",
+    "patient_birth_date",
+    "accession_number",
+)
 
 #: The name under which all destinations are held at once.
 ALL = "*"
@@ -174,6 +181,22 @@ class Outbox:
         terms = {"to": delivery.destination, **_whose(delivery)}
         with reading(self._engine) as connection:
             return connection.scalar(_MAY_SEND, terms) is not None
+
+    def let_go_overtaken(self, delivery: Delivery) -> bool:
+        """Cancel the row if its study has become another's since it was written; whether it has.
+
+        What was in hand when that happened was not withdrawn; its report is made again. What takes
+        results back stays.
+        """
+        if delivery.kind == "rejection":
+            return False
+        terms = {"uid": delivery.study_instance_uid, "the_id": delivery.outbox_id}
+        with reading(self._engine) as connection:
+            if connection.scalar(_OVERTAKEN, terms) is None:
+                return False
+        with writing(self._engine) as connection:
+            let_go(connection, delivery, self._clock(), alone=True)
+        return True
 
     def identity(self, study_instance_uid: str) -> dict[str, str]:
         """Patient and order of a study as the node knows them now; empty where it does not."""
@@ -367,6 +390,12 @@ _DUE = (
     .limit(1)
 )
 _CHANGE = update(t.outbox).where(_ours())
+_OVERTAKEN = (
+    select(t.event.c.event_id)
+    .where(t.event.c.study_instance_uid == bindparam("uid"), t.outbox.c.outbox_id == _ID)
+    .where(t.event.c.kind == "study.identity_changed", t.event.c.at > t.outbox.c.created_at)
+    .limit(1)
+)
 _MAY_SEND = select(t.outbox.c.outbox_id).where(_ours(), ~_held(), ~_finding_held())
 
 

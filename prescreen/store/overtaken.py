@@ -19,19 +19,22 @@ from prescreen.study import Disposition, Job
 def left_to_the_next(connection: Connection, job: Job, now: datetime.datetime) -> bool:
     """Whether an image of another identity came since; then the next job is over the whole study.
 
+    So it is where an archive has told of another identity since: that opened a later job.
     The identity is that of the job's newest image, whichever attempt wrote the report. What came
     again and was not told apart yet counts: whether its header or its pixels differ, the next job
     finds out, and its report is then the one that is right. To be asked after the job's own
     images were told apart.
     """
-    told = connection.execute(_TOLD, {"the_job": job.job_id}).one_or_none()
-    if told is None or not _came_since(connection, *told):
-        return False
     uid = job.study_instance_uid
-    next_job = connection.scalar(_OPEN, {"the_study": told.study_id})
+    study_id = connection.scalars(_STUDY, {"the_job": job.job_id}).one()
+    told = connection.execute(_TOLD, {"the_job": job.job_id}).one_or_none()
+    came = told is not None and _came_since(connection, *told)
+    if not came and connection.scalar(_CORRECTED, {"the_job": job.job_id}) is None:
+        return False
+    next_job = connection.scalar(_OPEN, {"the_study": study_id})
     if next_job is None:
-        next_job = open_job(connection, told.study_id, uid, now, now, now, job.priority)
-    fill(connection, next_job, screenable(connection, told.study_id))
+        next_job = open_job(connection, study_id, uid, now, now, now, job.priority)
+    fill(connection, next_job, screenable(connection, study_id))
     detail = {"next_job_id": next_job}
     audit.append(
         connection,
@@ -73,6 +76,13 @@ _LATER = (
         _ITEM.identity_id != bindparam("the_identity"),
         *_SPEAKS,
     )
+    .limit(1)
+)
+_STUDY = select(t.job.c.study_id).where(t.job.c.job_id == bindparam("the_job"))
+_CORRECTED = (
+    select(t.correction.c.correction_id)
+    .where(t.correction.c.study_id == _STUDY.scalar_subquery())
+    .where(t.correction.c.job_id > bindparam("the_job"))
     .limit(1)
 )
 _OPEN = select(t.job.c.job_id).where(t.job.c.study_id == bindparam("the_study"), t.job.c.open)

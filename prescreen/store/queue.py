@@ -12,6 +12,7 @@ import datetime
 import json
 import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,7 @@ from prescreen.store import schema as t
 from prescreen.store.answers import Answer, earlier_results
 from prescreen.store.arrival import Arrival, arrive, instance_of
 from prescreen.store.database import data_dir, reading, writing
+from prescreen.store.images import corrections
 from prescreen.store.intake import Kept
 from prescreen.study import (
     Disposition,
@@ -420,7 +422,9 @@ def _instance_rows() -> Any:
 
 def _instances(connection: Connection, folder: Path, job_id: int) -> tuple[Instance, ...]:
     rows = connection.execute(_INSTANCES, {"the_job": job_id})
-    return tuple(instance_of(row, folder) for row in rows)
+    told = corrections(connection, job_id)
+    found = (instance_of(row, folder) for row in rows)
+    return tuple(replace(one, correction=told.get(one.instance_id)) for one in found)
 
 
 def _instances_of_a_job() -> Any:

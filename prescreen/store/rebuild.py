@@ -22,6 +22,7 @@ def rebuild(
     cause: str,
     now: datetime.datetime,
     detail: Mapping[str, Any],
+    priority: int = Priority.ROUTINE,
 ) -> int:
     """A job, due now, over all images kept of a study; returns its id.
 
@@ -39,7 +40,8 @@ def rebuild(
         raise NotThere(
             f"study {study_instance_uid}: its images are no longer kept; send them again"
         )
-    job_id = _open_or_new(connection, study_id, study_instance_uid, cause, now, dict(detail))
+    uid = study_instance_uid
+    job_id = _open_or_new(connection, study_id, uid, cause, now, dict(detail), priority)
     fill(connection, job_id, instance_ids)
     superseded = cause == "finding_held"
     withdraw(connection, study_id, study_instance_uid, now, attempted=superseded)
@@ -53,6 +55,7 @@ def _open_or_new(
     cause: str,
     now: datetime.datetime,
     detail: dict[str, Any],
+    priority: int,
 ) -> int:
     is_open = and_(t.job.c.study_id == study_id, t.job.c.open)
     job_id = connection.scalar(
@@ -60,7 +63,7 @@ def _open_or_new(
     )
     if job_id is None:
         return arrival.open_job(
-            connection, study_id, study_instance_uid, now, now, now, Priority.ROUTINE, cause, detail
+            connection, study_id, study_instance_uid, now, now, now, priority, cause, detail
         )
     audit.append(
         connection,

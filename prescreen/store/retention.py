@@ -7,7 +7,19 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, Engine, Row, and_, delete, exists, or_, select, update
+from sqlalchemy import (
+    ColumnElement,
+    CompoundSelect,
+    Connection,
+    Engine,
+    Row,
+    and_,
+    delete,
+    exists,
+    or_,
+    select,
+    update,
+)
 
 from prescreen.errors import StoreError
 from prescreen.store import audit
@@ -207,9 +219,12 @@ def _forget(
 
 def _forget_identities(connection: Connection, study_id: int, now: datetime.datetime) -> None:
     """Blank the identities of the study that no other study has."""
-    of_study = select(t.instance.c.identity_id).where(t.instance.c.study_id == study_id)
-    of_others = select(t.instance.c.identity_id).where(t.instance.c.study_id != study_id)
-    identity = t.identity.c
+    of_study = _identities(t.instance.c.study_id == study_id)
+    of_others = _identities(t.instance.c.study_id != study_id)
+    identity, told = t.identity.c, t.correction.c
+    connection.execute(
+        update(t.correction).where(told.study_id == study_id).values(patient_sex=None)
+    )
     mine = and_(identity.identity_id.in_(of_study), identity.identity_id.not_in(of_others))
     ids = connection.scalars(select(identity.identity_id).where(mine)).all()
     blank = dict.fromkeys(
@@ -222,3 +237,10 @@ def _forget_identities(connection: Connection, study_id: int, now: datetime.date
         connection.execute(
             update(t.identity).where(identity.identity_id == number).values(**values)
         )
+
+
+def _identities(chosen: ColumnElement[bool]) -> CompoundSelect[Any]:
+    """The identities of instances, those that they had before a correction included."""
+    former = t.correction_item.join(t.instance)
+    before = select(t.correction_item.c.former_identity_id).select_from(former)
+    return select(t.instance.c.identity_id).where(chosen).union(before.where(chosen))

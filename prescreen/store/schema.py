@@ -356,6 +356,30 @@ withdrawal = Table(
     Column("code", String(16), nullable=False),
 )
 
+#: What an archive said of the patient or order of a study in answer to C-FIND: the identity that is
+#: the study's since, and the job that makes its report again. `patient_sex` is as in `Correction`.
+correction = Table(
+    "correction",
+    metadata,
+    Column("correction_id", Integer, primary_key=True),
+    Column("study_id", ForeignKey("study.study_id"), nullable=False, index=True),
+    Column("identity_id", ForeignKey("identity.identity_id"), nullable=False),
+    Column("job_id", ForeignKey("job.job_id"), nullable=False),
+    Column("destination", String(32), nullable=False),
+    Column("patient_sex", String(16)),
+    Column("at", Instant, nullable=False),
+    sqlite_autoincrement=True,
+)
+
+#: The instances that a correction is about, and whose they were before.
+correction_item = Table(
+    "correction_item",
+    metadata,
+    Column("correction_id", ForeignKey("correction.correction_id"), primary_key=True),
+    Column("instance_id", ForeignKey("instance.instance_id"), primary_key=True, index=True),
+    Column("former_identity_id", ForeignKey("identity.identity_id"), nullable=False),
+)
+
 #: The hash chain. Triggers refuse UPDATE and DELETE.
 event = Table(
     "event",

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import datetime
+from collections.abc import Sequence
 from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Row, exists, or_, select, update
 
 from prescreen.store import audit, stages
 from prescreen.store import schema as t
-from prescreen.study import OutboxState, Reference
+from prescreen.study import Delivery, OutboxState, Reference
 
 #: Comprehensive SR (PS3.4 B.5): the class of every fallback.
 FALLBACK_CLASS = "1.2.840.10008.5.1.4.1.1.88.33"
@@ -29,6 +30,32 @@ def sent_reference(row: Row[Any]) -> Reference:
 def _is_note() -> ColumnElement[bool]:
     item = t.result_object.c
     return exists().where(item.object_id == t.outbox.c.object_id, item.kind == "rejection")
+
+
+def let_go(
+    connection: Connection, delivery: Delivery, now: datetime.datetime, *, alone: bool = False
+) -> None:
+    """Cancel a row that was claimed, and what was claimed with it of its study unless `alone`.
+
+    Nobody sends them: the try does not count. Rejection notes stay, as in `withdraw`.
+    """
+    row = t.outbox.c
+    of_study = (
+        select(t.job.c.job_id)
+        .join(t.study, t.job.c.study_id == t.study.c.study_id)
+        .where(t.study.c.study_instance_uid == delivery.study_instance_uid)
+    )
+    chosen = row.outbox_id == delivery.outbox_id if alone else row.job_id.in_(of_study)
+    ours = (row.lease_token == delivery.lease_token, row.state == OutboxState.PENDING)
+    freed = {"attempts": row.attempts - 1, "lease_token": None, "lease_until": None}
+    statement = (
+        update(t.outbox)
+        .where(*ours, chosen, ~_is_note())
+        .values(state=OutboxState.CANCELLED, settled_at=now, **freed)
+        .returning(row.outbox_id, row.job_id, row.destination)
+    )
+    rows = connection.execute(statement).all()
+    _cancelled(connection, rows, delivery.study_instance_uid, now)
 
 
 def withdraw(
@@ -57,6 +84,17 @@ def withdraw(
         .returning(row.outbox_id, row.job_id, row.destination)
     )
     rows = connection.execute(statement).all()
+    _cancelled(connection, rows, study_instance_uid, now)
+    return len(rows)
+
+
+def _cancelled(
+    connection: Connection,
+    rows: Sequence[Row[Any]],
+    study_instance_uid: str,
+    now: datetime.datetime,
+) -> None:
+    """The events of rows that were cancelled, and what is next for their jobs."""
     for cancelled in rows:
         audit.append(
             connection,
@@ -69,4 +107,3 @@ def withdraw(
     for job_id in sorted({cancelled.job_id for cancelled in rows}):
         stage = stages.next_stage(connection, job_id)
         stages.advance(connection, job_id, study_instance_uid, stage, now)
-    return len(rows)

@@ -14,6 +14,7 @@ from pynetdicom import AE, build_context, build_role, evt
 from prescreen.dicom import commitment
 from prescreen.dicom.receive import Receiver
 from prescreen.dicom.send import UNCOMPRESSED
+from prescreen.line import Line
 from prescreen.settings import Destination, Peer, Receive
 from prescreen.store import audit
 from prescreen.store.commitments import Commitments
@@ -273,14 +274,19 @@ def test_each_failure_has_its_consequence(bench: LineBench, reason: int, state: 
     assert (row["commit_due_at"] is None) == (reason not in (0x0110, 0x0213))
 
 
+def take_as_checked(bench: LineBench, line: Line, study: str) -> None:
+    """Let the study count as found: the peer lists no studies."""
+    line._proof._checked = {study: (bench.now, bench.outbox.identity(study))}
+
+
 def test_what_offers_no_commitment_is_asked_what_it_lists(bench: LineBench) -> None:
     provider = Provider(on_the_same=False, offers=False)
     provider.entity.add_supported_context(FIND)
     with provider.listening() as port:
         pacs = destination(port, query="if_offered", commitment_again=60)
         line = bench.line(pacs)
-        line._proof._checked = {study: bench.now for study in ("1.2.1", "1.2.2")}
         bench.reported("1.2.1", pacs)
+        take_as_checked(bench, line, "1.2.1")
         bench.turn()
         (row,) = bench.rows("1.2.1")
         provider.listed.append(row["sop_instance_uid"])
@@ -297,14 +303,14 @@ def test_what_is_not_listed_either_is_sent_again(bench: LineBench) -> None:
         pacs = destination(port, commitment_again=1)
         line = bench.line(pacs)
         bench.reported("1.2.1", pacs)
-        line._proof._checked = {"1.2.1": bench.now}
+        take_as_checked(bench, line, "1.2.1")
         assert bench.turn() == 1
         for _ in range(3):
             assert bench.states("1.2.1") == ["delivered"]
             bench.turn()
             bench.wait(10)
         assert bench.states("1.2.1") == ["pending"]
-        line._proof._checked = {"1.2.1": bench.now}
+        take_as_checked(bench, line, "1.2.1")
         assert bench.turn() == 1
     assert len(provider.stored) == 2
     assert len(set(provider.stored)) == 1

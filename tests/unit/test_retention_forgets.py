@@ -10,6 +10,7 @@ import pytest
 
 from prescreen.errors import StoreError
 from prescreen.store import audit, reader
+from prescreen.store.corrections import Corrections
 from prescreen.store.database import empty_log, open_database
 from prescreen.study import Disposition
 from tests.store_bench import CANARY, PACS, StoreBench
@@ -89,6 +90,21 @@ def test_patient_can_be_forgotten(bench: StoreBench) -> None:
     dump = "\n".join(connection.iterdump())
     connection.close()
     assert not [value for value in CANARY.values() if value in dump]
+
+
+def test_who_a_patient_was_before_a_correction_is_forgotten_too(bench: StoreBench) -> None:
+    bench.screened("1.2", PACS)
+    (row,) = bench.outbox.claim("pacs", 60)
+    told = {"patient_id": "MERGEDID", "patient_name": "MERGED^NAME"}
+    Corrections(bench.engine, lambda: bench.now).correct(
+        row, bench.outbox.identity("1.2"), told, "F"
+    )
+    bench.retention.erase("1.2", "me", "asked")
+    connection = sqlite3.connect(str(bench.engine.url.database))
+    dump = "\n".join(connection.iterdump())
+    connection.close()
+    assert not [value for value in (*CANARY.values(), *told.values()) if value in dump]
+    assert "'F'" not in dump
 
 
 def test_no_byte_of_a_forgotten_patient_is_left_in_database_or_log(bench: StoreBench) -> None:

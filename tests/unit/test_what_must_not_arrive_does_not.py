@@ -16,6 +16,8 @@ from prescreen.pipeline import Route
 from prescreen.settings import Scope
 from prescreen.store import audit, reader
 from prescreen.store.answers import Answer
+from prescreen.store.corrections import Corrections
+from prescreen.store.database import writing
 from prescreen.study import Disposition, Header, ImageResult, Instance, Outcome, Radiograph
 from tests.pictures import data_set, part10, ramp
 from tests.store_bench import CANARY, PACS, StoreBench, result
@@ -141,6 +143,83 @@ def test_what_is_in_a_senders_hand_is_left_to_it(bench: StoreBench) -> None:
     bench.keep("1.2.1", 2, patient_id="ANOTHER")
     bench.outbox.delivered(row, 0)
     assert _states(bench, "1.2.1") == ["delivered"]
+
+
+def test_what_comes_back_from_a_senders_hand_is_not_sent(bench: StoreBench) -> None:
+    """It was in hand when the correction came, so that it was not withdrawn."""
+    bench.screened("1.2.1", PACS)
+    (row,) = bench.outbox.claim("pacs", 60)
+    bench.wait(1)
+    bench.keep("1.2.1", 2, patient_id="ANOTHER")
+    bench.outbox.retry(row, 5, "the peer is away")
+    bench.wait(6)
+    peer = Peer()
+    pipeline.deliver(bench.outbox.claim("pacs", 60), _route(bench, peer))
+    assert peer.sent == []
+    assert _states(bench, "1.2.1") == ["cancelled"]
+
+
+def _corrected(bench: StoreBench, study: str, **told: str) -> None:
+    """What C-FIND makes of a study whose report is about to be sent."""
+    (row, *_) = bench.outbox.claim("pacs", 60, 9)
+    bench.wait(1)
+    corrections = Corrections(bench.engine, lambda: bench.now)
+    assert corrections.correct(row, bench.outbox.identity(study), told) is None
+
+
+def test_what_an_archive_says_overtakes_the_report_in_work(bench: StoreBench) -> None:
+    """Also one that an attempt before the correction wrote."""
+    bench.screened("1.2.1", PACS)
+    bench.keep("1.2.1", 2)
+    (job,) = bench.claim()
+    _corrected(bench, "1.2.1", patient_id="MERGED")
+    bench.settle(job, PACS)
+    assert _states(bench, "1.2.1") == ["cancelled", "cancelled"]
+    (again,) = bench.claim()
+    told = [image.correction for image in again.instances]
+    assert [one.patient_id for one in told if one] == ["MERGED", "MERGED"]
+    bench.settle(again, PACS)
+    assert _states(bench, "1.2.1") == ["cancelled", "cancelled", "pending"]
+
+
+def test_a_correction_is_of_the_images_of_that_patient_alone(bench: StoreBench) -> None:
+    bench.keep("1.2.1", 1, patient_id="STRANGER")
+    bench.keep("1.2.1", 2)
+    (job,) = bench.claim()
+    bench.settle(job, PACS)
+    _corrected(bench, "1.2.1", patient_id="MERGED")
+    (job,) = bench.claim()
+    assert [image.correction is not None for image in job.instances] == [False, True]
+
+
+def test_what_comes_under_the_old_identity_is_not_taken_for_corrected(bench: StoreBench) -> None:
+    bench.screened("1.2.1", PACS)
+    _corrected(bench, "1.2.1", patient_id="MERGED", patient_name="")
+    bench.keep("1.2.1", 2)
+    assert bench.outbox.identity("1.2.1")["patient_id"] == CANARY["patient_id"]
+    (job,) = bench.claim()
+    assert [image.correction is not None for image in job.instances] == [True, False]
+
+
+def test_a_correction_that_came_too_late_changes_nothing(bench: StoreBench) -> None:
+    """Between the question and its answer the images came corrected."""
+    bench.screened("1.2.1", PACS)
+    known = bench.outbox.identity("1.2.1")
+    (row,) = bench.outbox.claim("pacs", 60)
+    bench.keep("1.2.1", 2, patient_id="RIGHT")
+    corrections = Corrections(bench.engine, lambda: bench.now)
+    assert corrections.correct(row, known, {"patient_id": "MERGED"}) is None
+    assert bench.outbox.identity("1.2.1")["patient_id"] == "RIGHT"
+    assert _states(bench, "1.2.1") == ["cancelled"]
+
+
+def test_what_was_urgent_is_made_again_as_urgently(bench: StoreBench) -> None:
+    bench.screened("1.2.1", PACS)
+    with writing(bench.engine) as connection:
+        connection.exec_driver_sql("UPDATE job SET priority = 10")
+    _corrected(bench, "1.2.1", patient_id="MERGED")
+    (job,) = bench.claim()
+    assert job.priority == 10
 
 
 def test_a_silent_report_is_nobodys_predecessor(tmp_path: Path) -> None:
