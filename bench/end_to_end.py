@@ -98,8 +98,10 @@ def measured(
         }
         waited = latency.measured(stands, studies=alone)
         outcomes = _outcomes(stands)
+        result = _bytes_of_a_result(stands)
     bare = _bare(picture, folder, studies)
-    apart = {"compressed": others, "outcomes": outcomes, "latency": waited}
+    kept = _bytes_alone(folder / "bytes", len(sent.data_set), result, studies)
+    apart = {"compressed": others, "outcomes": outcomes, "latency": waited, "bytes_alone": kept}
     return _summary(taken, bare) | apart
 
 
@@ -163,6 +165,19 @@ def _bare(picture: pydicom.FileDataset, folder: Path, images: int) -> dict[str, 
     file = folder / "bare.dcm"
     picture.save_as(file)
     return told("bench.networks", str(file), str(images))
+
+
+def _bytes_of_a_result(stands: Standing) -> int:
+    """The objects of the last study answered, together."""
+    folders = stands.settings.data_dir / "spool" / "results"
+    last = max((p.parent for p in folders.rglob("*.dcm")), key=lambda path: path.stat().st_mtime)
+    return sum(path.stat().st_size for path in last.glob("*.dcm"))
+
+
+def _bytes_alone(folder: Path, came: int, go: int, times: int) -> dict[str, float]:
+    """What keeping as many bytes costs with nothing done to them, in a process of its own."""
+    folder.mkdir()
+    return told("bench.bytes_alone", str(folder), str(came), str(go), str(times))
 
 
 def _summary(taken: list[Round], bare: dict[str, float]) -> dict[str, Any]:

@@ -77,6 +77,7 @@ def _beside(found: Mapping[str, Any]) -> Table:
         "storescp, CPU ms a 10 MB instance": receive["cpu_ms_each"]["storescp"],
         "sender's own CPU, share of the time": max(receive["sender_busy"].values()),
         "studies a minute, end to end": end["studies_a_minute"],
+        "keeping a study's bytes with nothing done to them, CPU ms": end["bytes_alone"]["cpu_ms"],
         "results (built and looked at), ms a study": end["results_ms"],
         "results, share of a study's own CPU": end["results_share_of_own_cpu"],
         "results, share of the time end to end": end["results_share_of_wall_time"],

@@ -60,6 +60,7 @@ def test_the_cost_is_split_by_stage(run: tuple[str, dict[str, object]]) -> None:
     for stage in ("look (gate)", "input preparation", "report", "capture", "write and settle"):
         assert end["stages_ms"][stage] > 0, stage
     assert end["networks_ms"] > 0
+    assert end["bytes_alone"]["bytes_out"] > 1_000_000 and end["bytes_alone"]["cpu_ms"] > 0
     assert set(end["outcomes"]) == {"screened"}
     assert list(end["compressed"]) == ["RLE"]
 
