@@ -14,7 +14,6 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from prescreen import gate, reporting, screening
-from prescreen.dicom.header import OWN_MODEL
 from prescreen.dicom.image import identify
 from prescreen.dicom.rejection import KEY_OBJECT_SELECTION, QUALITY
 from prescreen.dicom.rejection import rejection as read_rejection
@@ -138,7 +137,7 @@ def rejection_of(identity: Identity, incoming: Incoming, screen: Screen) -> Reje
     """What an incoming object rejects, if it is a rejection note that is to be obeyed."""
     if identity.sop_class_uid != KEY_OBJECT_SELECTION:
         return None
-    if identity.manufacturer_model_name.casefold() == OWN_MODEL:
+    if identity.is_own_result:
         return None  # a note of ours, on its way around
     found = read_rejection(incoming.part10)
     if found is not None and found.code == QUALITY and screen.quality_rejections == "ignore":
@@ -148,7 +147,7 @@ def rejection_of(identity: Identity, incoming: Incoming, screen: Screen) -> Reje
 
 def not_for_screening(identity: Identity) -> str | None:
     """The reason why an instance is kept and not screened, None where it is a radiograph."""
-    if identity.manufacturer_model_name.casefold() == OWN_MODEL:
+    if identity.is_own_result:
         return gate.Reason.OWN_RESULT
     if identity.sop_class_uid not in RADIOGRAPH_CLASSES:
         return gate.Reason.SOP_CLASS

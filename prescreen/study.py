@@ -484,7 +484,7 @@ class Identity:
     issuer_of_accession_number: str = ""
     study_date: str = ""
     requested_priority: str = ""
-    manufacturer_model_name: str = ""
+    is_own_result: bool = False
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ import functools
 import shutil
 import tempfile
 from pathlib import Path
+from typing import Any
 
 from prescreen.settings import Destination
 from prescreen.store.destinations import Destinations
@@ -78,7 +79,7 @@ class StoreBench:
         """Keep an image `study`.`image`; each has content of its own unless some is given."""
         sop = f"{study}.{image}"
         part10 = sop.encode() if content is None else content
-        who = {**CANARY, **identity}
+        who: dict[str, Any] = {**CANARY, **identity}
         known = Identity("1.2.840.1", sop, f"{study}.9", study, "1.2.840.2", **who)
         incoming = Incoming("1.2.840.1", sop, "1.2.840.2", part10, "CR", "NODE", "127.0.0.1")
         kept = self.spool.keep(part10)

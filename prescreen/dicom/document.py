@@ -35,7 +35,6 @@ from prescreen.dicom.content import (
     uid_reference,
 )
 from prescreen.dicom.elements import Elements, copied_items, part10
-from prescreen.dicom.header import OWN_MODEL
 from prescreen.dicom.language import Titles
 from prescreen.dicom.modules import (
     IMPLEMENTATION,
@@ -45,6 +44,7 @@ from prescreen.dicom.modules import (
     put_equipment,
     put_times,
 )
+from prescreen.dicom.origin import OWN_MODEL
 from prescreen.dicom.wording import Words
 from prescreen.errors import PrescreenError
 from prescreen.settings import Report

@@ -11,14 +11,11 @@ from pathlib import Path
 import pydicom
 
 from prescreen.dicom.attributes import Attributes, without_warnings
+from prescreen.dicom.origin import is_own
 from prescreen.dicom.reasons import ImageReason
 from prescreen.dicom.structure import check_structure
 from prescreen.errors import UnusableImage
 from prescreen.study import Header
-
-#: Manufacturer's Model Name of everything this software writes. The manufacturer is a setting
-#: and may change while results of before it are still about, so it tells nothing.
-OWN_MODEL = "prescreen"
 
 _DATES = (
     ("AcquisitionDate", "AcquisitionTime"),
@@ -86,12 +83,8 @@ def _unparsable(error: Exception) -> UnusableImage:
     )
 
 
-def header_of(ds: pydicom.Dataset, own_model: str = OWN_MODEL) -> Header:
-    """Every field of Header; never raises on what the sender wrote.
-
-    `is_own_result`: Manufacturer's Model Name of the equipment, or of one that contributed
-    (PS3.3 C.12.1.5), is `own_model`.
-    """
+def header_of(ds: pydicom.Dataset) -> Header:
+    """Every field of Header; never raises on what the sender wrote."""
     attributes = Attributes(ds)
     acquired = _acquired(attributes)
     return Header(
@@ -124,19 +117,13 @@ def header_of(ds: pydicom.Dataset, own_model: str = OWN_MODEL) -> Header:
         columns=attributes.integer("Columns"),
         number_of_frames=attributes.integer("NumberOfFrames") or 1,
         burned_in_annotation=attributes.code("BurnedInAnnotation"),
-        is_own_result=_is_own(attributes, own_model),
+        is_own_result=is_own(attributes),
     )
 
 
 def _transfer_syntax_uid(ds: pydicom.Dataset) -> str | None:
     meta = getattr(ds, "file_meta", None)
     return None if meta is None else Attributes(meta).text("TransferSyntaxUID")
-
-
-def _is_own(attributes: Attributes, own_model: str) -> bool:
-    equipment = [attributes, *attributes.items("ContributingEquipmentSequence")]
-    models = (item.text("ManufacturerModelName") or "" for item in equipment)
-    return any(model.casefold() == own_model.casefold() for model in models)
 
 
 def _acquired(attributes: Attributes) -> datetime.datetime | None:

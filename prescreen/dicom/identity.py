@@ -29,6 +29,7 @@ from pydicom.uid import (
 )
 
 from prescreen.dicom.attributes import Attributes, without_warnings
+from prescreen.dicom.origin import is_own
 from prescreen.dicom.structure import LONGEST, UNDEFINED, Element, Structure
 from prescreen.errors import CannotUnderstand, InvalidInstance, UnusableImage
 from prescreen.study import Content, Identity
@@ -58,7 +59,6 @@ _TEXTS = {
     "accession_number": "AccessionNumber",
     "study_date": "StudyDate",
     "requested_priority": "RequestedProcedurePriority",
-    "manufacturer_model_name": "ManufacturerModelName",
 }
 _KEYWORDS = (
     "SpecificCharacterSet",
@@ -70,6 +70,8 @@ _KEYWORDS = (
     "IssuerOfPatientID",
     "IssuerOfPatientIDQualifiersSequence",
     "IssuerOfAccessionNumberSequence",
+    "ManufacturerModelName",
+    "ContributingEquipmentSequence",
     *_TEXTS.values(),
 )
 
@@ -99,6 +101,7 @@ def identity_of(ds: pydicom.Dataset, transfer_syntax_uid: str = "") -> Identity:
         modality=attributes.code("Modality"),
         issuer_of_patient_id=_issuer_of_patient_id(attributes),
         issuer_of_accession_number=_issuer(attributes, "IssuerOfAccessionNumberSequence"),
+        is_own_result=is_own(attributes),
         **texts,
     )
 

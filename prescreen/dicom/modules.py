@@ -14,7 +14,7 @@ from prescreen.dicom.codes import LOCAL_SCHEME, PROCESSING_EQUIPMENT
 from prescreen.dicom.content import concept_item
 from prescreen.dicom.elements import Elements
 from prescreen.dicom.entity import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
-from prescreen.dicom.header import OWN_MODEL
+from prescreen.dicom.origin import OWN_MODEL, mark
 from prescreen.study import Model, Network
 
 #: Implementation Class UID and Version Name of the files we write.
@@ -94,7 +94,7 @@ def _contributing(manufacturer: str, network: Network, made: datetime.datetime) 
         SoftwareVersions=network.version[:64],
         DeviceUID=network.device_uid,
         ContributionDateTime=f"{made:%Y%m%d%H%M%S}",
-        ContributionDescription=f"weights sha256 {network.sha256}",
+        ContributionDescription=mark(network.sha256),
         PurposeOfReferenceCodeSequence=[concept_item(PROCESSING_EQUIPMENT)],
     ).item()
 

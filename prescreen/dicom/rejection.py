@@ -16,8 +16,8 @@ from prescreen.dicom.codes import Concept
 from prescreen.dicom.content import CONTAINS, concept_item, reference_item, template_item
 from prescreen.dicom.elements import Elements, part10
 from prescreen.dicom.entity import is_uid
-from prescreen.dicom.header import OWN_MODEL
 from prescreen.dicom.modules import IMPLEMENTATION, local_time, patient_and_study, put_times
+from prescreen.dicom.origin import OWN_MODEL
 from prescreen.errors import PrescreenError
 from prescreen.study import Content, Reference, Rejection
 

@@ -108,7 +108,7 @@ def _take_over(
     connection: Connection,
     study: Row[Any],
     delivery: Delivery,
-    told: dict[str, str],
+    told: dict[str, Any],
     patient_sex: str | None,
     now: datetime.datetime,
 ) -> None:

@@ -14,6 +14,7 @@ from pydicom.dataset import Dataset
 from pydicom.sr.codedict import codes
 
 from prescreen.dicom.image import header_of, read_header
+from prescreen.dicom.origin import mark
 from prescreen.errors import UnusableImage
 from tests.pictures import again, data_set, ramp, with_bytes
 
@@ -149,8 +150,11 @@ def test_own_results_are_known_by_their_equipment() -> None:
     assert header(ManufacturerModelName="prescreen").is_own_result
     assert header(ContributingEquipmentSequence=[contributing]).is_own_result
     assert not header(Manufacturer="prescreen", ManufacturerModelName="CR 25").is_own_result
-    ds = again(data_set(ramp(), ManufacturerModelName="other"))
-    assert header_of(ds, own_model="other").is_own_result
+    network = Dataset()
+    network.ManufacturerModelName, network.ContributionDescription = "a network", mark("ab" * 32)
+    assert header(ContributingEquipmentSequence=[network]).is_own_result
+    network.ContributionDescription = "weights sha256 of somebody else"
+    assert not header(ContributingEquipmentSequence=[network]).is_own_result
 
 
 MALFORMED = [
