@@ -16,7 +16,7 @@ from pynetdicom.pdu import A_ASSOCIATE_RQ
 from pynetdicom.transport import AssociationServer, AssociationSocket, RequestHandler
 
 from prescreen.dicom.admission import Admission
-from prescreen.dicom.lobby import Guest, Lobby, Turned
+from prescreen.dicom.lobby import Guest, Lobby, Negotiates, Turned
 from prescreen.dicom.messages import Begin, Limits, Messages
 from prescreen.dicom.throttle import Throttle
 from prescreen.dicom.tls import certificate_names
@@ -136,18 +136,36 @@ class Door(AssociationServer):
         super().server_close()
         self._lobby.close()
 
-    def _admit(self, guest: Guest) -> None:
-        """Make an association of a guest, or Turned."""
+    def _admit(self, guest: Guest) -> Negotiates:
+        """Make an association of a guest, or Turned; whether it still is negotiated."""
         names = certificate_names(guest.connection)
         with self.house.admission.judged(guest, names) as enter:
             self.entering = guest, _decoded(guest)
             self.finish_request(guest.connection, guest.address)
-            enter(self.entered)
+            association = self.entered
+            enter(association)
+        return lambda: association.is_alive() and _awaits_answer(association)
+
+
+class _Request(A_ASSOCIATE_RQ):
+    """A request that is looked at twice and translated once: that takes a third of its time."""
+
+    _primitive: Any = None
+
+    def to_primitive(self) -> Any:
+        """The A-ASSOCIATE indication (PS3.8 7.1.1), each time the same."""
+        self._primitive = self._primitive or super().to_primitive()
+        return self._primitive
+
+
+def _awaits_answer(association: Association) -> bool:
+    """Whether neither acceptance nor rejection has left (PS3.8 9.2, Table 9-10)."""
+    return association.dul.state_machine.current_state in ("Sta1", "Sta2", "Sta3")
 
 
 def _decoded(guest: Guest) -> A_ASSOCIATE_RQ:
     """Turned where the request is not what a peer can mean."""
-    request = A_ASSOCIATE_RQ()
+    request = _Request()
     try:
         request.decode(bytes(guest.content))
         request.to_primitive()

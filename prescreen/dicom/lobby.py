@@ -4,6 +4,9 @@ Whoever connects costs a socket and what it has sent so far, no thread, until it
 (PS3.8 9.3.2) is here to its last byte. There is a deadline for that, a longest length, and a limit
 to how many may wait; the TLS handshake happens here too, so that no peer keeps others from being
 accepted.
+
+A request of a hundred presentation contexts costs the node many times what a C-ECHO does: such are
+let in one after the other, and whoever asks for less goes first.
 """
 
 from __future__ import annotations
@@ -28,6 +31,13 @@ logger = logging.getLogger(__name__)
 _A_ASSOCIATE_RQ, _HEADER, _SHORTEST = 0x01, 6, 68
 #: A-ABORT by the service provider: unexpected PDU (PS3.8 9.3.8).
 _ABORT = struct.pack(">BxI2xBB", 0x07, 4, 2, 2)
+#: Bytes of a request that is answered at once: about fifteen contexts of three transfer syntaxes.
+_SHORT = 2_048
+#: Seconds that a long request waits for the one before it, at most, and until it looks again.
+_TURN, _GLANCE = 0.25, 0.005
+
+#: Whether the association that a guest became is still being negotiated.
+Negotiates = Callable[[], bool]
 
 
 @dataclass(eq=False)
@@ -66,7 +76,8 @@ class Turned(Exception):
 class Lobby:
     """Reads what guests send until they have asked for an association, then hands them to `admit`.
 
-    `admit` takes the connection over, or raises Turned. `refused` is told address and rule of who
+    `admit` takes the connection over, or raises Turned; what it returns tells whether the guest's
+    association is still being negotiated. `refused` is told address and rule of who
     broke one: that of Turned, `no_request` (nothing within `seconds`, or not all of it),
     `not_dicom`, `request_too_long`, `tls`, `lobby_full`. At most `places` wait; the oldest makes
     room for a new one.
@@ -74,7 +85,7 @@ class Lobby:
 
     def __init__(
         self,
-        admit: Callable[[Guest], None],
+        admit: Callable[[Guest], Negotiates],
         refused: Callable[[str, str], None],
         *,
         seconds: float,
@@ -86,6 +97,9 @@ class Lobby:
         self._places = places
         self._new: deque[Guest] = deque()
         self._guests: dict[Guest, None] = {}  # in order of arrival
+        self._long: deque[Guest] = deque()  # those of them who have asked for much
+        self._negotiates: Negotiates = lambda: False
+        self._turn_ends = 0.0
         self._selector = selectors.DefaultSelector()
         self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._selector.register(self._wake, selectors.EVENT_READ)
@@ -126,9 +140,12 @@ class Lobby:
                 self._look_at(key.data)
         while self._new:
             self._seat(self._new.popleft())
+        self._let_a_long_one_in()
         self._send_late_away()
 
     def _patience(self) -> float | None:
+        if self._long:
+            return _GLANCE
         oldest = next(iter(self._guests), None)
         return None if oldest is None else max(0.0, oldest.deadline - time.monotonic())
 
@@ -144,7 +161,11 @@ class Lobby:
             if guest.shakes_hands:
                 self._shake_hands(guest)
             if not guest.shakes_hands and _has_asked(guest):
-                self._hand_on(guest)
+                self._selector.unregister(guest.connection)
+                if len(guest.content) > _SHORT:
+                    self._long.append(guest)
+                else:
+                    self._hand_on(guest)
         except (BlockingIOError, ssl.SSLWantReadError):
             self._selector.modify(guest.connection, selectors.EVENT_READ, guest)
         except ssl.SSLWantWriteError:
@@ -178,10 +199,35 @@ class Lobby:
         if rule is not None:
             self._refused(guest.address[0], rule)
 
-    def _hand_on(self, guest: Guest) -> None:
-        self._selector.unregister(guest.connection)
-        self._admit(guest)
+    def _hand_on(self, guest: Guest) -> Negotiates:
+        negotiates = self._admit(guest)
         del self._guests[guest]
+        return negotiates
+
+    def _let_a_long_one_in(self) -> None:
+        """Hand on the next long request, unless the one before it is still being negotiated."""
+        now = time.monotonic()
+        if not self._long or (now < self._turn_ends and self._negotiates()):
+            return
+        guest = self._long.popleft()
+        if guest not in self._guests:
+            return  # it was sent away meanwhile
+        try:
+            _require_still_there(guest)
+            self._negotiates, self._turn_ends = self._hand_on(guest), now + _TURN
+        except Turned as turned:
+            self._send_away(guest, turned.rule, turned.answer)
+        except OSError:
+            self._send_away(guest, None)
+
+
+def _require_still_there(guest: Guest) -> None:
+    """ConnectionResetError where a guest left; of one under TLS it cannot be told."""
+    if isinstance(guest.connection, ssl.SSLSocket):
+        return
+    with contextlib.suppress(BlockingIOError):
+        if not guest.connection.recv(1, socket.MSG_PEEK):
+            raise ConnectionResetError
 
 
 def _has_asked(guest: Guest) -> bool:
