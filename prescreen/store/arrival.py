@@ -20,7 +20,7 @@ from prescreen.store import schema as t
 from prescreen.store.database import add, inserting
 from prescreen.store.images import fill, screenable
 from prescreen.store.intake import Kept
-from prescreen.store.withdrawal import withdraw
+from prescreen.store.withdrawal import overtake
 from prescreen.study import Disposition, Identity, Incoming, Instance, Priority, Stage
 
 #: Why a result that comes back is not screened.
@@ -92,9 +92,7 @@ def arrive(
         lose(connection, same.instance_id, now)
         versions.remove(same)
     identity_id, digest_is_new = identity_row(connection, arrival.identity)
-    # what is not for screening makes no report, and shall take none back
-    tells = arrival.screenable and not versions
-    study_id, withdrawn = _study(connection, arrival, identity_id, now, tells)
+    study_id, withdrawn = _study(connection, arrival, identity_id, now, again=bool(versions))
     row = _row(arrival, again=bool(versions), received_at=recovered or now)
     row |= {"study_id": study_id, "identity_id": identity_id}
     row |= _rejected_before(connection, arrival.identity.sop_instance_uid, now)
@@ -231,20 +229,25 @@ def _study(
     arrival: Arrival,
     identity_id: int,
     now: datetime.datetime,
-    tells: bool,
+    again: bool,
 ) -> tuple[int, int]:
     """Id of the study's row, and how many rows of its outbox were withdrawn.
 
-    An arrival that `tells` who the patient is makes another identity the current one.
+    An image makes another identity the current one; where its instance was here before, that is
+    found out when it is told apart, and nothing is sent meanwhile. What is not for screening makes
+    no report, and takes none back.
     """
     uid = arrival.identity.study_instance_uid
     known = connection.execute(_STUDY, {"uid": uid}).one_or_none()
     if known is None:
         row = {"study_instance_uid": uid, "identity_id": identity_id, "first_received_at": now}
         return add(connection, t.study, row), 0
-    if known.identity_id == identity_id or not tells:
-        return int(known.study_id), 0
-    return int(known.study_id), change_identity(connection, known.study_id, identity_id, now)
+    study_id = int(known.study_id)
+    if known.identity_id == identity_id or not arrival.screenable:
+        return study_id, 0
+    if again:
+        return study_id, overtake(connection, study_id, uid, now)
+    return study_id, change_identity(connection, study_id, identity_id, now)
 
 
 def change_identity(
@@ -266,7 +269,7 @@ def change_identity(
         return 0
     uid = changed.study_instance_uid
     audit.append(connection, "study.identity_changed", now, study_instance_uid=uid)
-    return withdraw(connection, study_id, uid, now, attempted=True)
+    return overtake(connection, study_id, uid, now)
 
 
 def _row(arrival: Arrival, again: bool, received_at: datetime.datetime) -> dict[str, Any]:

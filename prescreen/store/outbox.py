@@ -30,7 +30,7 @@ from sqlalchemy import (
 )
 
 from prescreen.errors import LeaseLost, NotThere, StoreError
-from prescreen.store import audit, stages
+from prescreen.store import audit, disputes, stages
 from prescreen.store import schema as t
 from prescreen.store.database import data_dir, reading, writing
 from prescreen.store.queue import utc_now
@@ -183,7 +183,7 @@ class Outbox:
             return connection.scalar(_MAY_SEND, terms) is not None
 
     def let_go_overtaken(self, delivery: Delivery) -> bool:
-        """Cancel the row if its study has become another's since it was written; whether it has.
+        """Cancel the row if its study may be another's since it was written; whether it may.
 
         What was in hand when that happened was not withdrawn; its report is made again. What takes
         results back stays.
@@ -236,7 +236,7 @@ class Outbox:
     ) -> int:
         """Send parked rows again, those of a number, a job or a destination; how many.
 
-        Raises NotThere where none of them is parked.
+        Not those whose patient is disputed. Raises NotThere where none of them is parked.
         """
         chosen = {"outbox_id": outbox_id, "job_id": job_id, "destination": destination}
         chosen = {name: value for name, value in chosen.items() if value is not None}
@@ -393,7 +393,8 @@ _CHANGE = update(t.outbox).where(_ours())
 _OVERTAKEN = (
     select(t.event.c.event_id)
     .where(t.event.c.study_instance_uid == bindparam("uid"), t.outbox.c.outbox_id == _ID)
-    .where(t.event.c.kind == "study.identity_changed", t.event.c.at > t.outbox.c.created_at)
+    .where(t.event.c.kind.in_(("study.identity_changed", "report.overtaken")))
+    .where(t.event.c.at > t.outbox.c.created_at)
     .limit(1)
 )
 _MAY_SEND = select(t.outbox.c.outbox_id).where(_ours(), ~_held(), ~_finding_held())
@@ -415,7 +416,7 @@ def _unpark(
     same = [row[name] == value for name, value in chosen.items()]
     statement = (
         update(t.outbox)
-        .where(row.state == OutboxState.PARKED, *same)
+        .where(row.state == OutboxState.PARKED, row.error.is_distinct_from(disputes.WORDS), *same)
         .values(state=OutboxState.PENDING, due_at=now, settled_at=None, refused_since=None)
         .returning(row.outbox_id, row.job_id, row.destination)
     )

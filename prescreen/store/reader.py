@@ -180,10 +180,12 @@ def _resolve(connection: Connection, key: str) -> str:
     for find in (_by_uid, _by_accession_number, _by_job):
         uids = find(connection, key)
         if len(uids) > 1:
-            raise NotThere(f"{key}: {len(uids)} studies have it: {', '.join(sorted(uids))}")
+            raise NotThere(f"{len(uids)} studies have that number: {', '.join(sorted(uids))}")
         if uids:
             return uids[0]
-    raise NotThere(f"{key}: no study, accession number or job; see `prescreen audit list`")
+    # what was asked for may be a patient's: only a UID is repeated
+    asked = f"{key}: no study" if "." in key and key.replace(".", "").isdecimal() else "no study"
+    raise NotThere(f"{asked}, accession number or job of that name; see `prescreen audit list`")
 
 
 def _by_uid(connection: Connection, key: str) -> list[str]:

@@ -11,7 +11,7 @@ from typing import Any
 from sqlalchemy import Connection, Row, Select, bindparam, exists, or_, select, update
 
 from prescreen.settings import Destination
-from prescreen.store import audit, overtaken
+from prescreen.store import audit, disputes, overtaken
 from prescreen.store import schema as t
 from prescreen.store.answers import Answer, write_result
 from prescreen.store.arrival import change_identity
@@ -185,16 +185,25 @@ def write_objects(
     """The objects of a report, and for each the outbox rows of the destinations that get it."""
     if objects:
         _append(connection, "report.written", job, now, {"objects": len(objects)})
-    is_void = bool(objects) and (
-        speaks_of_rejected(connection, job) or overtaken.left_to_the_next(connection, job, now)
-    )
+    fate = _fate(connection, job, now) if objects else OutboxState.PENDING
     for item in objects:
         row = {"job_id": job.job_id, **vars(item)}
         object_id = add(connection, t.result_object, row)
         for destination in destinations:
             if is_for(item, destination, job):
-                state = _state(item, destination, job, is_void)
+                state = _state(item, destination, job, fate)
                 _post(connection, job, item, object_id, destination, now, state)
+
+
+def _fate(connection: Connection, job: Job, now: datetime.datetime) -> OutboxState:
+    """What becomes of a report: sent, void (rejected or overtaken), or for a person to release."""
+    if speaks_of_rejected(connection, job):
+        return OutboxState.CANCELLED
+    if disputes.set_aside(connection, job, now):
+        return OutboxState.PARKED
+    if overtaken.left_to_the_next(connection, job, now):
+        return OutboxState.CANCELLED
+    return OutboxState.PENDING
 
 
 def is_for(item: ResultObject, destination: Destination, job: Job) -> bool:
@@ -204,14 +213,14 @@ def is_for(item: ResultObject, destination: Destination, job: Job) -> bool:
     return item.kind in destination.objects and item.audience == audience_of(destination, job)
 
 
-def _state(item: ResultObject, destination: Destination, job: Job, is_void: bool) -> OutboxState:
-    """What takes back is sent in any case; what is void, rejected or overtaken, never is."""
+def _state(
+    item: ResultObject, destination: Destination, job: Job, fate: OutboxState
+) -> OutboxState:
+    """What takes back is sent in any case; what is void never is."""
     if item.destination is not None:
         return OutboxState.PENDING
-    if is_void:
-        return OutboxState.CANCELLED
     sends = destination.test or destination.name in job.live_destinations
-    return OutboxState.PENDING if sends else OutboxState.HELD
+    return fate if sends or fate is OutboxState.CANCELLED else OutboxState.HELD
 
 
 def speaks_of_rejected(connection: Connection, job: Job) -> bool:
@@ -238,6 +247,7 @@ def _post(
         "created_at": now,
         "due_at": now,
         "settled_at": None if state is OutboxState.PENDING else now,
+        "error": disputes.WORDS if state is OutboxState.PARKED else None,
     }
     outbox_id = add(connection, t.outbox, row)
     detail = {"outbox_id": outbox_id, "destination": destination.name, "kind": item.kind}

@@ -6,7 +6,7 @@ import datetime
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Row, exists, or_, select, update
+from sqlalchemy import ColumnElement, Connection, Row, exists, func, or_, select, update
 
 from prescreen.store import audit, stages
 from prescreen.store import schema as t
@@ -56,6 +56,23 @@ def let_go(
     )
     rows = connection.execute(statement).all()
     _cancelled(connection, rows, delivery.study_instance_uid, now)
+
+
+def overtake(
+    connection: Connection, study_id: int, study_instance_uid: str, now: datetime.datetime
+) -> int:
+    """Withdraw what a correction overtook, with its event if there is anything; how many rows.
+
+    Those in a sender's hand are counted: it asks again before it sends them.
+    """
+    number = withdraw(connection, study_id, study_instance_uid, now, attempted=True)
+    of_study = select(t.job.c.job_id).where(t.job.c.study_id == study_id)
+    left = (t.outbox.c.job_id.in_(of_study), t.outbox.c.state == OutboxState.PENDING, ~_is_note())
+    in_hand = connection.scalars(select(func.count()).select_from(t.outbox).where(*left)).one()
+    if number or in_hand:
+        uid, detail = study_instance_uid, {"withdrawn": number, "in_hand": in_hand}
+        audit.append(connection, "report.overtaken", now, study_instance_uid=uid, detail=detail)
+    return number + in_hand
 
 
 def withdraw(

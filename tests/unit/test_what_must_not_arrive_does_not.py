@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 
 from prescreen import pipeline, reporting, screening
-from prescreen.errors import UnusableImage
+from prescreen.errors import NotThere, UnusableImage
 from prescreen.pipeline import Route
 from prescreen.settings import Scope
-from prescreen.store import audit, reader
+from prescreen.store import audit, disputes, reader
 from prescreen.store.answers import Answer
 from prescreen.store.corrections import Corrections
 from prescreen.store.database import writing
@@ -60,7 +60,7 @@ def test_a_report_under_an_old_identity_is_withdrawn_also_if_it_was_tried(
     bench.screened("1.2.1", PACS)
     (row,) = bench.outbox.claim("pacs", 60)
     bench.outbox.retry(row, 5, "the peer is away")
-    bench.keep("1.2.1", 2, patient_id="ANOTHER")
+    bench.keep("1.2.1", 2, patient_id="CANARYOTHER")
     assert _states(bench, "1.2.1") == ["cancelled"]
     (job,) = bench.claim()
     assert job.predecessor_job_id is not None, "it was tried: the PACS may have it"
@@ -79,7 +79,7 @@ def test_what_is_not_for_screening_takes_no_report_back(bench: StoreBench) -> No
 def test_a_report_that_was_withdrawn_is_made_again_whatever_came(bench: StoreBench) -> None:
     """The new image may be out of scope, and then answers for nothing by itself."""
     bench.screened("1.2.1", PACS)
-    bench.keep("1.2.1", 2, accession_number="CORRECTED")
+    bench.keep("1.2.1", 2, accession_number="CANARYCORR")
     (job,) = bench.claim()
     assert [i.sop_instance_uid for i in job.instances] == ["1.2.1.1", "1.2.1.2"]
     bench.settle(job, PACS)
@@ -89,9 +89,9 @@ def test_a_report_that_was_withdrawn_is_made_again_whatever_came(bench: StoreBen
 @pytest.mark.parametrize(
     "correction",
     [
-        {"image": 2, "patient_id": "ANOTHER"},
-        {"image": 2, "accession_number": "CORRECTED"},
-        {"image": 1, "content": b"corrected", "patient_id": "ANOTHER"},
+        {"image": 2, "patient_id": "CANARYOTHER"},
+        {"image": 2, "accession_number": "CANARYCORR"},
+        {"image": 1, "content": b"corrected", "patient_id": "CANARYOTHER"},
     ],
     ids=["patient", "order", "revision"],
 )
@@ -117,7 +117,7 @@ def test_what_an_earlier_attempt_wrote_is_overtaken_all_the_same(bench: StoreBen
     """The worker died when the report was written; the correction came before the next claim."""
     bench.keep("1.2.1", 1)
     bench.claim()
-    bench.keep("1.2.1", 2, patient_id="ANOTHER")
+    bench.keep("1.2.1", 2, patient_id="CANARYOTHER")
     bench.wait(301)
     (again,) = bench.claim()
     assert again.attempt == 2
@@ -131,7 +131,7 @@ def test_an_image_of_the_same_patient_overtakes_nothing(
 ) -> None:
     bench.keep("1.2.1", 1)
     (job,) = bench.claim()
-    who = CANARY["patient_id"] if screenable else "OTHER"
+    who = CANARY["patient_id"] if screenable else "CANARYOTHER"
     bench.keep("1.2.1", 2, screenable=screenable, patient_id=who)
     bench.settle(job, PACS)
     assert _states(bench, "1.2.1") == ["pending"]
@@ -140,7 +140,7 @@ def test_an_image_of_the_same_patient_overtakes_nothing(
 def test_what_is_in_a_senders_hand_is_left_to_it(bench: StoreBench) -> None:
     bench.screened("1.2.1", PACS)
     (row,) = bench.outbox.claim("pacs", 60)
-    bench.keep("1.2.1", 2, patient_id="ANOTHER")
+    bench.keep("1.2.1", 2, patient_id="CANARYOTHER")
     bench.outbox.delivered(row, 0)
     assert _states(bench, "1.2.1") == ["delivered"]
 
@@ -150,7 +150,7 @@ def test_what_comes_back_from_a_senders_hand_is_not_sent(bench: StoreBench) -> N
     bench.screened("1.2.1", PACS)
     (row,) = bench.outbox.claim("pacs", 60)
     bench.wait(1)
-    bench.keep("1.2.1", 2, patient_id="ANOTHER")
+    bench.keep("1.2.1", 2, patient_id="CANARYANOTHER")
     bench.outbox.retry(row, 5, "the peer is away")
     bench.wait(6)
     peer = Peer()
@@ -172,29 +172,29 @@ def test_what_an_archive_says_overtakes_the_report_in_work(bench: StoreBench) ->
     bench.screened("1.2.1", PACS)
     bench.keep("1.2.1", 2)
     (job,) = bench.claim()
-    _corrected(bench, "1.2.1", patient_id="MERGED")
+    _corrected(bench, "1.2.1", patient_id="CANARYMERGED")
     bench.settle(job, PACS)
     assert _states(bench, "1.2.1") == ["cancelled", "cancelled"]
     (again,) = bench.claim()
     told = [image.correction for image in again.instances]
-    assert [one.patient_id for one in told if one] == ["MERGED", "MERGED"]
+    assert [one.patient_id for one in told if one] == ["CANARYMERGED", "CANARYMERGED"]
     bench.settle(again, PACS)
     assert _states(bench, "1.2.1") == ["cancelled", "cancelled", "pending"]
 
 
 def test_a_correction_is_of_the_images_of_that_patient_alone(bench: StoreBench) -> None:
-    bench.keep("1.2.1", 1, patient_id="STRANGER")
+    bench.keep("1.2.1", 1, patient_id="CANARYSTRANGER")
     bench.keep("1.2.1", 2)
     (job,) = bench.claim()
     bench.settle(job, PACS)
-    _corrected(bench, "1.2.1", patient_id="MERGED")
+    _corrected(bench, "1.2.1", patient_id="CANARYMERGED")
     (job,) = bench.claim()
     assert [image.correction is not None for image in job.instances] == [False, True]
 
 
 def test_what_comes_under_the_old_identity_is_not_taken_for_corrected(bench: StoreBench) -> None:
     bench.screened("1.2.1", PACS)
-    _corrected(bench, "1.2.1", patient_id="MERGED", patient_name="")
+    _corrected(bench, "1.2.1", patient_id="CANARYMERGED", patient_name="")
     bench.keep("1.2.1", 2)
     assert bench.outbox.identity("1.2.1")["patient_id"] == CANARY["patient_id"]
     (job,) = bench.claim()
@@ -206,10 +206,10 @@ def test_a_correction_that_came_too_late_changes_nothing(bench: StoreBench) -> N
     bench.screened("1.2.1", PACS)
     known = bench.outbox.identity("1.2.1")
     (row,) = bench.outbox.claim("pacs", 60)
-    bench.keep("1.2.1", 2, patient_id="RIGHT")
+    bench.keep("1.2.1", 2, patient_id="CANARYRIGHT")
     corrections = Corrections(bench.engine, lambda: bench.now)
-    assert corrections.correct(row, known, {"patient_id": "MERGED"}) is None
-    assert bench.outbox.identity("1.2.1")["patient_id"] == "RIGHT"
+    assert corrections.correct(row, known, {"patient_id": "CANARYMERGED"}) is None
+    assert bench.outbox.identity("1.2.1")["patient_id"] == "CANARYRIGHT"
     assert _states(bench, "1.2.1") == ["cancelled"]
 
 
@@ -217,9 +217,120 @@ def test_what_was_urgent_is_made_again_as_urgently(bench: StoreBench) -> None:
     bench.screened("1.2.1", PACS)
     with writing(bench.engine) as connection:
         connection.exec_driver_sql("UPDATE job SET priority = 10")
-    _corrected(bench, "1.2.1", patient_id="MERGED")
+    _corrected(bench, "1.2.1", patient_id="CANARYMERGED")
     (job,) = bench.claim()
     assert job.priority == 10
+
+
+OTHER: dict[str, Any] = {"patient_id": "CANARYOTHER"}
+
+
+def test_a_correction_of_an_image_takes_back_what_waits_before_it_is_told_apart(
+    bench: StoreBench,
+) -> None:
+    """The same instance with other bytes: whether pixels or header differ is not known yet."""
+    bench.screened("1.2.1", PACS)
+    assert bench.keep("1.2.1", 1, b"corrected", **OTHER) is Disposition.AGAIN
+    assert _states(bench, "1.2.1") == ["cancelled"]
+    assert bench.outbox.claim("pacs", 60) == []
+    (job,) = bench.claim()
+    assert len(job.instances) == 2, "all that is kept of the study"
+    bench.settle(job, PACS)
+    assert _states(bench, "1.2.1") == ["cancelled", "pending"]
+
+
+def test_the_same_image_again_of_the_same_patient_takes_nothing_back(bench: StoreBench) -> None:
+    bench.screened("1.2.1", PACS)
+    assert bench.keep("1.2.1", 1, b"coerced") is Disposition.AGAIN
+    assert _states(bench, "1.2.1") == ["pending"]
+
+
+def test_a_correction_of_an_image_reaches_what_comes_back_from_a_senders_hand(
+    bench: StoreBench,
+) -> None:
+    bench.screened("1.2.1", PACS)
+    (row,) = bench.outbox.claim("pacs", 60)
+    bench.wait(1)
+    bench.keep("1.2.1", 1, b"corrected", **OTHER)
+    bench.outbox.retry(row, 5, "the peer is away")
+    bench.wait(6)
+    peer = Peer()
+    pipeline.deliver(bench.outbox.claim("pacs", 60), _route(bench, peer))
+    assert peer.sent == []
+    assert _states(bench, "1.2.1") == ["cancelled"]
+    (job,) = bench.claim()
+    assert len(job.instances) == 2, "all that is kept of the study"
+
+
+def test_a_correction_reaches_what_was_claimed_and_not_begun(bench: StoreBench) -> None:
+    for study in ("1.2.1", "1.2.2"):
+        bench.screened(study, PACS)
+    bench.wait(1)
+    peer = Peer()
+    peer.before_each = lambda: bench.keep("1.2.2", 2, **OTHER)
+    pipeline.deliver(bench.outbox.claim("pacs", 60, 2), _route(bench, peer))
+    assert len(peer.sent) == 1
+    assert _states(bench, "1.2.1") == ["delivered"]
+    assert _states(bench, "1.2.2") == ["cancelled"]
+
+
+def _alternate(bench: StoreBench, number: int, while_screening: bool) -> None:
+    """One more image of the study, every second one of another patient, and its job."""
+    who: dict[str, Any] = OTHER if number % 2 else {}
+    if while_screening and (jobs := bench.claim()):
+        bench.keep("1.2.1", number, **who)
+        bench.settle(jobs[0], PACS)
+        return
+    bench.keep("1.2.1", number, **who)
+    if not while_screening:
+        (job,) = bench.claim()
+        bench.settle(job, PACS)
+
+
+@pytest.mark.parametrize("while_screening", [True, False])
+def test_who_alternates_patients_does_not_postpone_a_report_for_ever(
+    bench: StoreBench, while_screening: bool
+) -> None:
+    for number in range(disputes.MOST):
+        _alternate(bench, number, while_screening)
+    assert reader.parked(bench.engine) == ()
+    for number in range(disputes.MOST, disputes.MOST + 2):
+        _alternate(bench, number, while_screening)
+    (parked,) = reader.parked(bench.engine)
+    assert parked["error"].startswith("identity disputed: ")
+    for number in range(disputes.MOST + 2, disputes.MOST + 6):
+        _alternate(bench, number, while_screening)
+        assert len(reader.parked(bench.engine)) == 1, "the newest alone"
+    told = audit.events(bench.engine, kind="study.identity_disputed")
+    assert told[0].detail == {"reports_overtaken": disputes.MOST}
+    assert set(_states(bench, "1.2.1")) == {"cancelled", "parked"}
+
+
+def _disputed(bench: StoreBench) -> None:
+    for number in range(disputes.MOST + 2):
+        _alternate(bench, number, while_screening=False)
+
+
+def test_what_is_disputed_is_not_sent_with_what_else_is_parked(bench: StoreBench) -> None:
+    _disputed(bench)
+    with pytest.raises(NotThere, match="nothing is parked"):
+        bench.outbox.unpark("me", "the archive has room again")
+
+
+def test_a_person_has_a_disputed_report_made_anew(bench: StoreBench) -> None:
+    _disputed(bench)
+    bench.queue.rescreen("1.2.1", "me", "it was corrected in the archive")
+    (job,) = bench.claim()
+    bench.settle(job, PACS)
+    assert _states(bench, "1.2.1")[-1] == "pending"
+    assert reader.parked(bench.engine) == ()
+
+
+def test_a_dispute_is_over_after_a_day(bench: StoreBench) -> None:
+    _disputed(bench)
+    bench.wait(disputes.WITHIN.total_seconds())
+    _alternate(bench, 100, while_screening=False)
+    assert _states(bench, "1.2.1")[-1] == "pending"
 
 
 def test_a_silent_report_is_nobodys_predecessor(tmp_path: Path) -> None:
@@ -269,9 +380,9 @@ def test_an_object_that_cannot_be_sent_stops_nothing_behind_it(
 
 def test_a_rescreen_takes_the_newest_version_of_an_instance(bench: StoreBench) -> None:
     bench.screened("1.2.1", PACS)
-    bench.keep("1.2.1", 1, b"corrected", patient_id="RIGHT")
+    bench.keep("1.2.1", 1, b"corrected", patient_id="CANARYRIGHT")
     (job,) = bench.claim()
-    (again,) = job.instances
+    again = job.instances[-1]
     bench.queue.settle(
         job, Outcome.SCREENED, None, [Answer(again, _answer(again), Disposition.REVISION)], [], []
     )
