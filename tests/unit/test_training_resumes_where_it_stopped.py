@@ -236,6 +236,37 @@ def test_folds_that_start_from_labels_are_not_shipped(house: Path) -> None:
     said = ship.unseen_by(dataclasses.replace(CLASSIFY, weights_from=taught))
     assert said.endswith("saw all, without labels")
     assert ship.unseen_by(CLASSIFY) == "that had seen none of the patient"
+    beside = dataclasses.replace(CLASSIFY, weights_from="imagenet", densenet_from=taught)
+    assert ship.unseen_by(beside).endswith("their DenseNet-121 saw all, without labels")
+    with pytest.raises(data.DataError, match=r"told\.pt: these runs start from one that was shown"):
+        ship.unseen_by(dataclasses.replace(beside, densenet_from=told))
+
+
+TRIO = "efficientnet_lite0+2+densenet121"
+
+
+def test_a_densenet_that_has_learnt_to_see_joins_two_that_are_published(house: Path) -> None:
+    alone = dataclasses.replace(CLASSIFY, backbone="densenet121")
+    taught = findings.started(alone)
+    torch.save({"ema": taught.state_dict()}, house / "dense.pt")
+    three = dataclasses.replace(
+        CLASSIFY, backbone=TRIO, weights_from="imagenet", densenet_from=str(house / "dense.pt")
+    )
+    net = findings.started(three).net.eval()
+    for name, tensor in taught.net.backbone.state_dict().items():
+        assert torch.equal(tensor, net.backbone.state_dict()[f"dense.{name}"]), name
+    pictures = torch.rand(2, 1, 320, 320)
+    with torch.inference_mode():
+        seen = net.features(pictures)
+        assert net.attention is not None
+        grey = (net.attention(net.three_channels(pictures)) * 128 + 127) / 255
+        small = torch.nn.functional.interpolate(grey, scale_factor=0.7, mode="bilinear")
+        its_own = taught.net.eval().backbone(taught.net.three_channels(small[:, :1])).relu()
+    assert seen.shape == (2, 3584, 10, 10) and its_own.shape == (2, 1024, 7, 7)
+    drawn_out = torch.nn.functional.interpolate(its_own, size=(10, 10), mode="bilinear")
+    assert torch.allclose(seen[:, 2560:], drawn_out, atol=1e-4)
+    with pytest.raises(data.DataError, match=r"densenet_from: \S+ needs a DenseNet-121 that has"):
+        findings.started(dataclasses.replace(three, densenet_from=""))
 
 
 def test_every_run_leaves_its_curves(house: Path) -> None:
@@ -254,7 +285,7 @@ def test_early_stopping_ends_when_nothing_gets_better() -> None:
     assert findings.is_best(log[:2]) and not findings.is_best(log[:3])
 
 
-@pytest.mark.parametrize("backbone", ["efficientnet_lite0", "efficientnet_lite0+2"])
+@pytest.mark.parametrize("backbone", ["efficientnet_lite0", "efficientnet_lite0+2", TRIO])
 def test_frozen_parts_stay_as_they_started(backbone: str) -> None:
     config = dataclasses.replace(CLASSIFY, backbone=backbone, frozen=2)
     student = findings.started(config)
