@@ -79,7 +79,8 @@ OURS = "regions soft mean"
 
 def features_of(config: findings.Config, every: findings.Part, view: View) -> Pools:
     """Pooled features (n, k) of every way of POOLS, float16, kept as one file a view."""
-    file = data.runs_dir() / "switches" / f"{view.name}-{_masks_digest(every)}.npz"
+    name = f"{config.backbone}-{view.name}-{_masks_digest(every)}.npz"
+    file = data.runs_dir() / "switches" / name
     if not file.is_file():
         file.parent.mkdir(parents=True, exist_ok=True)
         part = file.with_suffix(".part.npz")
@@ -197,12 +198,15 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--lungs-heart", required=True, help="checkpoint of the segmentation")
+    parser.add_argument("--backbone", default=findings.Config.backbone)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--threads", type=int, default=0)
     parser.add_argument("--json", type=Path, required=True)
     chosen = parser.parse_args()
     machine.start(chosen.seed, chosen.threads)
-    config = findings.Config(fold=-1, seed=chosen.seed, lungs_heart=chosen.lungs_heart)
+    config = findings.Config(
+        fold=-1, seed=chosen.seed, lungs_heart=chosen.lungs_heart, backbone=chosen.backbone
+    )
     every, pictures, dealt = findings.dealt(config)
     views = {view: features_of(config, every, view) for view in VIEWS}
     large = findings.pooled(findings.started(config).net, every, config, 320)
