@@ -210,5 +210,9 @@ def _tile(one: Located) -> drawings.Tile:
     if one.found:
         frames.append((one.found, drawings.FOUND))
     told = f"IoU {one.overlap:.2f}, oracle {one.oracle:.2f}" if one.found else "the map is empty"
-    lines = (one.drawn.label, f"{one.drawn.stem}", told + ("" if one.shown else ", not flagged"))
+    lines = (
+        drawings.plain(one.drawn.label),
+        one.drawn.stem,
+        told + ("" if one.shown else ", not flagged"),
+    )
     return drawings.Tile(drawings.framed(heated, frames), lines)

@@ -251,10 +251,10 @@ def draw(path: Path, judged: Judged, fitted: Fitted) -> None:
     drawn = {}
     for label in fitted.points:
         k = LABELS.index(label)
-        drawn[label] = figures.reliability(judged.truth[:, k], fitted.masked[:, k])
-    axes = ("probability", "share with the finding")
+        curve = figures.reliability(judged.truth[:, k], fitted.masked[:, k])
+        drawn[drawings.plain(label)] = [(curve, drawings.FOUND)]
     title = "Reliability on the radiographs of the fit, bins of 5 and more"
-    drawings.curves(path, title, axes, drawn, dots=True)
+    drawings.panels(path, title, figures.RELIABILITY, drawn)
 
 
 # ---------------------------------------------------------------- command

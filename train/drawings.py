@@ -54,7 +54,6 @@ def curves(
     title: str,
     axes: tuple[str, str],
     drawn: Mapping[str, Curve],
-    dots: bool = False,
     diagonal: bool = True,
 ) -> None:
     """A unit square with its diagonal, one curve (x, y) for each name, the names as legend."""
@@ -65,8 +64,6 @@ def curves(
         colour = COLOURS[k % len(COLOURS)]
         points = [_place(a, b) for a, b in zip(x, y, strict=True)]
         ink.line(points, fill=colour, width=3, joint="curve")
-        for a, b in points if dots else []:
-            ink.ellipse((a - 5, b - 5, a + 5, b + 5), fill=colour)
         row = _TOP + 10 + 28 * k
         ink.line([(_LEFT + _SIDE + 20, row + 12), (_LEFT + _SIDE + 55, row + 12)], colour, 4)
         ink.text((_LEFT + _SIDE + 65, row), name, fill=BLACK, font=_font(_FONT))
@@ -95,6 +92,65 @@ def _frame(ink: ImageDraw.ImageDraw, title: str, axes: tuple[str, str], diagonal
     upright = Image.new("L", (_SIDE, 28), 0)
     ImageDraw.Draw(upright).text((_SIDE / 3, 0), axes[1], fill=255, font=font)
     ink.bitmap((8, _TOP), upright.rotate(90, expand=True), fill=BLACK)
+
+
+# ---------------------------------------------------------------- one small square for each
+
+
+def panels(
+    path: Path,
+    title: str,
+    axes: tuple[str, str],
+    drawn: Mapping[str, Sequence[tuple[Curve, Colour]]],
+) -> None:
+    """A small square with its diagonal for each name, the dots of its curves joined.
+
+    All squares reach from 0 to the same end: the least tenth that nothing lies beyond.
+    """
+    reach = _reach([curve for curves in drawn.values() for curve, _ in curves])
+    down = -(-len(drawn) // _ACROSS)
+    size = (_ACROSS * _STEP[0] + _GAP, down * _STEP[1] + _TOP + _GAP)
+    page = Image.new("RGB", size, WHITE)
+    ink = ImageDraw.Draw(page)
+    ink.text((_GAP, 15), title, fill=BLACK, font=_font(_FONT + 2))
+    for k, (name, curves) in enumerate(drawn.items()):
+        corner = (_GAP + k % _ACROSS * _STEP[0], _TOP + 30 + k // _ACROSS * _STEP[1])
+        ink.text((corner[0], corner[1] - 26), name, fill=BLACK, font=_font(17))
+        _panel(ink, corner, curves, reach)
+    ink.text((_GAP, size[1] - 40), f"across: {axes[0]}; up: {axes[1]}", BLACK, _font(17))
+    page.save(path)
+
+
+_ACROSS, _PANEL, _GAP = 5, 220, 50
+_STEP = (_PANEL + _GAP, _PANEL + 70)
+
+
+def _reach(curves: Sequence[Curve]) -> float:
+    highest = max((float(v.max()) for curve in curves for v in curve if len(v)), default=1.0)
+    return min(1.0, np.ceil(highest * 10) / 10) or 1.0
+
+
+def _panel(
+    ink: ImageDraw.ImageDraw,
+    corner: tuple[int, int],
+    curves: Sequence[tuple[Curve, Colour]],
+    reach: float,
+) -> None:
+    left, top = corner
+
+    def place(x: float, y: float) -> tuple[float, float]:
+        return left + x / reach * _PANEL, top + (1 - y / reach) * _PANEL
+
+    ink.rectangle([place(0, reach), place(reach, 0)], outline=BLACK)
+    ink.line([place(0, 0), place(reach, reach)], fill=GREY)
+    for end in (0.0, reach):
+        ink.text((place(end, 0)[0] - 10, top + _PANEL + 4), f"{end:.1f}", BLACK, _font(14))
+        ink.text((left - 26, place(0, end)[1] - 8), f"{end:.1f}", BLACK, _font(14))
+    for (xs, ys), colour in curves:
+        points = [place(float(x), float(y)) for x, y in zip(xs, ys, strict=True)]
+        ink.line(points, fill=colour, width=2, joint="curve")
+        for x, y in points:
+            ink.ellipse((x - 4, y - 4, x + 4, y + 4), fill=colour)
 
 
 # ---------------------------------------------------------------- pages of radiographs
@@ -127,9 +183,16 @@ def page(path: Path, title: str, tiles: Sequence[Sequence[Tile]]) -> None:
 
 
 def grey(picture: Picture, side: int) -> Rgb:
-    """A picture as RGB (side, side, 3)."""
+    """A picture as RGB (side, side, 3), its middle 98 % of greys spread from black to white."""
     resized = Image.fromarray(picture).resize((side, side), Image.Resampling.BILINEAR)
-    return np.asarray(resized.convert("RGB"))
+    low, high = np.quantile(picture, (0.01, 0.99))
+    spread = (np.asarray(resized, dtype=np.float32) - low) * (255.0 / max(high - low, 1.0))
+    return np.repeat(spread.round().clip(0, 255).astype(np.uint8)[:, :, None], 3, axis=2)
+
+
+def plain(name: str) -> str:
+    """A label or an organ as a page writes it."""
+    return name.replace("_", " ")
 
 
 def heated(picture: Rgb, attention: FloatArray) -> Rgb:

@@ -69,22 +69,24 @@ def draw_roc(path: Path, judged: Judged, report: Report) -> None:
         area = report["auroc"][label]
         if area is not None:
             _, hit, left = figures.roc(judged.truth[:, k], judged.said.masked[:, k])
-            drawn[f"{label} {area:.4f}"] = (np.append(0.0, 1 - left), np.append(0.0, hit))
+            drawn[f"{drawings.plain(label)} {area:.4f}"] = (
+                np.append(0.0, 1 - left),
+                np.append(0.0, hit),
+            )
     title = f"ROC on {report['split']}"
     drawings.curves(path, title, ("1 - specificity", "sensitivity"), drawn)
 
 
 def draw_reliability(path: Path, judged: Judged, report: Report) -> None:
-    """Frequency against probability, in bins, of each finding."""
+    """Frequency against probability, in bins, of each finding: a square each."""
     drawn = {}
     for k, label in enumerate(LABELS):
         error = report["ece_by_label"][label]
         if error is not None:
             curve = figures.reliability(judged.truth[:, k], judged.said.masked[:, k])
-            drawn[f"{label} {error:.3f}"] = curve
-    axes = ("probability", "share with the finding")
-    drawings.curves(
-        path, "Reliability, bins of 5 and more, with calibration error", axes, drawn, dots=True
+            drawn[f"{drawings.plain(label)} {error:.3f}"] = [(curve, drawings.FOUND)]
+    drawings.panels(
+        path, "Reliability, bins of 5 and more, with calibration error", figures.RELIABILITY, drawn
     )
 
 

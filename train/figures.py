@@ -145,6 +145,10 @@ def reliability(labels: npt.ArrayLike, scores: npt.ArrayLike) -> tuple[Numbers, 
     return columns[:, 0], columns[:, 1]
 
 
+#: What `reliability` gives, as axes of a figure.
+RELIABILITY = ("probability", "share with the finding")
+
+
 def calibration_error(labels: npt.ArrayLike, scores: npt.ArrayLike) -> float:
     """Expected calibration error of one label: mean distance of probability and frequency, 0…1."""
     found = bins(labels, scores)

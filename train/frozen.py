@@ -5,7 +5,7 @@
 
 Five folds by patient over the train_val list; the heads are fitted in closed form (`train.probe`).
 Every radiograph passes the networks once, whatever is compared afterwards. `--of segmentation` asks
-the encoder that draws lungs and heart instead.
+the encoder that draws lungs and heart instead, `--of untrained` the same with random weights.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from torch import Tensor
 
 from prescreen.nets import densenet, inputs, unet
 from prescreen.study import ORGANS
-from train import figures, findings, lungs_heart, machine, probe
+from train import checkpoint, figures, findings, lungs_heart, machine, probe
 from train.figures import Numbers
 
 #: Which features of the two networks side by side are whose.
@@ -47,9 +47,18 @@ def variants(inside: probe.Features, whole: probe.Features) -> dict[str, probe.F
 
 
 @torch.inference_mode()
-def drawing(config: findings.Config, every: findings.Part) -> dict[str, probe.Features]:
-    """Features (n, k) by name, of the encoder that draws lungs and heart, at its own resolution."""
-    network = lungs_heart.trained(Path(config.lungs_heart)).to(machine.device())
+def drawing(
+    config: findings.Config, every: findings.Part, trained: bool
+) -> dict[str, probe.Features]:
+    """Features (n, k) by name, of the encoder that draws lungs and heart, at its own resolution.
+
+    Or of the same one as it starts, to tell what it has learnt from what any filter sees.
+    """
+    saved = checkpoint.read(Path(config.lungs_heart))
+    network = lungs_heart.drawing(saved)
+    if not trained:
+        network = unet.SEGMENTERS[lungs_heart.network_of(saved["config"])]().eval()
+    network.to(machine.device())
     loader = findings.in_order(config, every.paths, unet.INPUT_SIZE)
     rows: dict[str, list[Tensor]] = {}
     for x, index in machine.progress(loader, "the segmentation's features"):
@@ -108,7 +117,9 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--lungs-heart", required=True, help="checkpoint of the segmentation")
-    parser.add_argument("--of", choices=["imagenet", "segmentation"], default="imagenet")
+    parser.add_argument(
+        "--of", choices=["imagenet", "segmentation", "untrained"], default="imagenet"
+    )
     parser.add_argument("--size", type=int, default=320)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--json", type=Path, required=True)
@@ -116,8 +127,8 @@ def main() -> None:
     machine.start(chosen.seed, 0)
     config = findings.Config(fold=-1, seed=chosen.seed, lungs_heart=chosen.lungs_heart)
     every, _, dealt = findings.dealt(config)
-    if chosen.of == "segmentation":
-        named = drawing(config, every)
+    if chosen.of != "imagenet":
+        named = drawing(config, every, chosen.of == "segmentation")
     else:
         inside, whole = findings.pooled(findings.started(config).net, every, config, chosen.size)
         named = variants(inside, whole)

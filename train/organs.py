@@ -158,7 +158,8 @@ def _tile(one: Drawn) -> drawings.Tile:
     picture = drawings.grey(read_picture(one.file.path), _DRAWN_SIDE)
     truth, found = as_large(one.file.drawn(), side), as_large(one.masks, side)
     outlines = [(mask, drawings.TRUE) for mask in truth] + [(m, drawings.FOUND) for m in found]
-    said = "  ".join(f"{organ} {value:.2f}" for organ, value in zip(ORGANS, one.dice, strict=True))
+    pairs = zip(ORGANS, one.dice, strict=True)
+    said = "  ".join(f"{drawings.plain(organ)} {value:.2f}" for organ, value in pairs)
     return drawings.Tile(drawings.outlined(picture, outlines), (one.file.name, said))
 
 

@@ -355,18 +355,22 @@ def truth_of(held: Sequence[data.LabelledPicture]) -> Truth:
 
 def report_calibration(folds: Sequence[Path], to: Path) -> None:
     """How much nearer the answers come to the truth, of patients that no fit had seen: as JSON,
-    with reliability before and after as figures beside it."""
+    with their reliability before and after as a figure beside it."""
     held, masked, _ = answers_unseen(folds)
-    report, after = calibration.improved(KIND, held, truth_of(held), masked)
+    truth = truth_of(held)
+    report, after = calibration.improved(KIND, held, truth, masked)
     to.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
-    axes = ("probability", "share with the finding")
-    for when, said in (("before", masked), ("after", after)):
-        columns = zip(LABELS, truth_of(held).T, said.T, strict=True)
-        drawn = {label: figures.reliability(was, p) for label, was, p in columns}
-        title = f"Reliability {when} calibration, bins of 5 and more"
-        drawings.curves(to.with_name(f"{to.stem}_{when}.png"), title, axes, drawn, dots=True)
-        ece, brier = (report[f"{name}_{when}"]["mean"] for name in ("ece", "brier"))
-        print(f"{when} calibration: error {ece:.4f}, Brier score {brier:.4f}")
+    drawn = {}
+    for k, label in enumerate(LABELS):
+        both = [figures.reliability(truth[:, k], said[:, k]) for said in (masked, after)]
+        errors = [report[f"ece_{when}"][label] for when in ("before", "after")]
+        name = f"{drawings.plain(label)} {errors[0]:.3f} to {errors[1]:.3f}"
+        drawn[name] = list(zip(both, (drawings.GREY, drawings.FOUND), strict=True))
+    title = "Reliability before calibration (grey) and after (blue), bins of 5 and more"
+    drawings.panels(to.with_suffix(".png"), title, figures.RELIABILITY, drawn)
+    for name in ("ece", "brier"):
+        was, became = (report[f"{name}_{when}"]["mean"] for when in ("before", "after"))
+        print(f"{name}: {was:.4f} before calibration, {became:.4f} after")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -11,11 +11,10 @@ radiographs, kept beside the runs; the second time only the heads are fitted.
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -55,9 +54,14 @@ class View:
         return "-".join(parts)
 
 
-PLAIN, MIRRORED, HALF = View(), View(mirrored=True), View(open_gate=False)
-COPIES = (View(copy=1), View(copy=2))
-VIEWS = (PLAIN, MIRRORED, HALF, *COPIES)
+#: By the names that `--views` takes.
+VIEWS: dict[str, View] = {
+    "plain": View(),
+    "mirrored": View(mirrored=True),
+    "half-gate": View(open_gate=False),
+    "copy-1": View(copy=1),
+    "copy-2": View(copy=2),
+}
 
 #: How features are pooled: whether each organ for itself, masks and divisor.
 POOLS: dict[str, densenet.Switches] = {
@@ -99,7 +103,7 @@ def _masks_digest(every: findings.Part) -> str:
 @torch.inference_mode()
 def _extracted(config: findings.Config, every: findings.Part, view: View) -> Pools:
     preset = "regions" if view.open_gate else "paper"
-    net = findings.started(dataclasses.replace(config, preset=preset)).net.eval()
+    net = findings.started(replace(config, preset=preset)).net.eval()
     see = engine.fastest(Seeing(net), view.size, _answers_of(net), device=machine.device())
     found: dict[str, list[probe.Features]] = {name: [] for name in POOLS}
     loader = findings.in_order(config, every.paths, inputs.COMMON_SIZE)
@@ -157,24 +161,38 @@ class Folds:
 
 
 def answers(
-    views: Mapping[View, Pools], large: tuple[probe.Features, probe.Features], folds: Folds
+    views: Mapping[str, Pools], large: Mapping[str, probe.Features], folds: Folds
 ) -> dict[str, Numbers]:
     """Logits (n, 14) of every row of the table, each of heads that had not seen the radiograph.
 
-    `large` are the features of each organ, and of the whole, at the size that ships.
+    `views` are pooled features by the names of VIEWS, `plain` among them; `large` those of each
+    organ at another size, by what that is called.
     """
-    found = {name: folds.unseen(seen) for name, seen in views[PLAIN].items()}
-    ours, mirrored = views[PLAIN][OURS], views[MIRRORED][OURS]
-    found["gate as the paper starts it"] = folds.unseen(views[HALF][OURS])
-    found["averaged with the mirrored view"] = folds.unseen(ours, mirrored)
-    found["mirrored views learnt as well"] = folds.unseen(ours, learnt=[mirrored])
-    found["mirrored, learnt and averaged"] = folds.unseen(ours, mirrored, learnt=[mirrored])
-    copies = [views[copy][OURS] for copy in COPIES]
-    found["one distorted copy learnt as well"] = folds.unseen(ours, learnt=copies[:1])
-    found["two distorted copies learnt as well"] = folds.unseen(ours, learnt=copies)
-    found["320 px"] = folds.unseen(large[0])
-    found["320 px, whole"] = folds.unseen(large[1])
-    found["averaged over 224 and 320 px"] = (found[OURS] + found["320 px"]) / 2
+    found = {name: folds.unseen(seen) for name, seen in views["plain"].items()}
+    others = {name: views[name][OURS] for name in views if name != "plain"}
+    found |= _viewed(views["plain"][OURS], others, folds)
+    for name, seen in large.items():
+        found[name] = folds.unseen(seen)
+        found[f"averaged with {name}"] = (found[OURS] + found[name]) / 2
+    return found
+
+
+def _viewed(
+    ours: probe.Features, others: Mapping[str, probe.Features], folds: Folds
+) -> dict[str, Numbers]:
+    """The rows that need more than the plain view: those for which it is there."""
+    found = {}
+    if "half-gate" in others:
+        found["gate as the paper starts it"] = folds.unseen(others["half-gate"])
+    if "mirrored" in others:
+        mirrored = others["mirrored"]
+        found["averaged with the mirrored view"] = folds.unseen(ours, mirrored)
+        found["mirrored views learnt as well"] = folds.unseen(ours, learnt=[mirrored])
+        found["mirrored, learnt and averaged"] = folds.unseen(ours, mirrored, learnt=[mirrored])
+    copies = [seen for name, seen in others.items() if name.startswith("copy")]
+    if copies:
+        name = f"{len(copies)} distorted copies learnt as well"
+        found[name] = folds.unseen(ours, learnt=copies)
     return found
 
 
@@ -199,6 +217,9 @@ def main() -> None:
     )
     parser.add_argument("--lungs-heart", required=True, help="checkpoint of the segmentation")
     parser.add_argument("--backbone", default=findings.Config.backbone)
+    parser.add_argument("--views", nargs="+", choices=VIEWS, default=list(VIEWS))
+    parser.add_argument("--size", type=int, default=View.size)
+    parser.add_argument("--large", type=int, default=320, help="the other size; 0: none")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--threads", type=int, default=0)
     parser.add_argument("--json", type=Path, required=True)
@@ -208,8 +229,12 @@ def main() -> None:
         fold=-1, seed=chosen.seed, lungs_heart=chosen.lungs_heart, backbone=chosen.backbone
     )
     every, pictures, dealt = findings.dealt(config)
-    views = {view: features_of(config, every, view) for view in VIEWS}
-    large = findings.pooled(findings.started(config).net, every, config, 320)
+    chosen_views = {name: replace(VIEWS[name], size=chosen.size) for name in chosen.views}
+    views = {name: features_of(config, every, view) for name, view in chosen_views.items()}
+    large = {}
+    if chosen.large:
+        net = findings.started(config).net
+        large[f"{chosen.large} px"] = findings.pooled(net, every, config, chosen.large)[0]
     folds = Folds(every.labels.numpy(), dealt, config.ridge)
     report = compared(answers(views, large, folds), pictures)
     chosen.json.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")

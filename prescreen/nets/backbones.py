@@ -44,7 +44,14 @@ def _densenet121() -> nn.Module:
 
 
 def _resnet50() -> nn.Module:
-    whole = torchvision.models.resnet50(weights=None)
+    return _without_head(torchvision.models.resnet50(weights=None))
+
+
+def _resnet18() -> nn.Module:
+    return _without_head(torchvision.models.resnet18(weights=None))
+
+
+def _without_head(whole: nn.Module) -> nn.Module:
     return nn.Sequential(*list(whole.children())[:-2])
 
 
@@ -81,6 +88,7 @@ class Trio(nn.Module):
 BACKBONES: dict[str, Backbone] = {
     "densenet121": Backbone(_densenet121, 1024),
     "resnet50": Backbone(_resnet50, 2048),
+    "resnet18": Backbone(_resnet18, 512),
     "efficientnet_lite0": _lite(lambda: lite.EfficientNetLite(lite.LITE0), lite.CHANNELS),
     "efficientnet_lite2": _lite(lambda: lite.EfficientNetLite(lite.LITE2), lite.CHANNELS),
     "efficientnet_lite0+2": _lite(lite.SideBySide, 2 * lite.CHANNELS),

@@ -196,7 +196,8 @@ def test_the_new_manifest_is_bound_to_the_same_weights(site: Path) -> None:
     old, new = (weights.load(f)["findings"].manifest for f in (WEIGHTS, site / "weights"))
     assert new.sha256 == old.sha256 and new.version.startswith(f"{old.version}+site.")
     changed = [k for k in LABELS if new.thresholds[k] != old.thresholds[k]]
-    assert changed == ["Mass"] and set(new.calibration) == {"Mass"}
+    fitted = [k for k in LABELS if new.calibration[k] != old.calibration[k]]
+    assert changed == fitted == ["Mass"]
     assert new.metrics["Hernia"] == old.metrics["Hernia"]
     assert new.metrics["Mass"].positives == 12 and new.metrics["Mass"].sensitivity is not None
     assert set(new.metrics["Mass"].by_view) == {"PA", "AP"}
@@ -214,20 +215,30 @@ def test_what_was_fitted_is_reported_with_what_was_kept(site: Path) -> None:
     assert (site / "site_reliability.png").is_file()
 
 
-def test_only_the_calibrated_finding_is_shown_calibrated(site: Path) -> None:
+def test_only_the_fitted_finding_has_another_probability(site: Path) -> None:
     radiograph = screening.radiograph_of(site / "dicom" / "01.dcm")
     before = Screener(WEIGHTS, "cpu", "torch")([radiograph])[0]
     after = Screener(site / "weights", "cpu", "torch")([radiograph])[0]
-    assert not after.model.calibrated
-    fitted = weights.load(site / "weights")["findings"].manifest.calibration["Mass"]
+    assert before.model.calibrated and after.model.calibrated
+    had, has = (
+        weights.load(folder)["findings"].manifest.calibration["Mass"]
+        for folder in (WEIGHTS, site / "weights")
+    )
     for old, new in zip(before.findings, after.findings, strict=True):
         assert old.probability is not None and new.probability is not None
         if new.label != "Mass":
             assert new.probability == pytest.approx(old.probability, abs=1e-6)
             continue
-        logit = np.log(old.probability / (1 - old.probability))
-        expected = calibration.applied(fitted, np.array([logit]))[0]
+        logit = (np.log(old.probability / (1 - old.probability)) - had.b) / had.a
+        expected = calibration.applied(has, np.array([logit]))[0]
         assert new.probability == pytest.approx(expected, rel=1e-3)
+
+
+@pytest.mark.parametrize("folder", [WEIGHTS, WEIGHTS / "densenet121"])
+def test_what_ships_is_calibrated_and_names_no_folder_of_its_makers(folder: Path) -> None:
+    manifest = weights.load(folder)["findings"].manifest
+    assert set(manifest.calibration) == set(LABELS)
+    assert not [v for v in manifest.config.values() if isinstance(v, str) and v.startswith("/")]
 
 
 def test_weights_are_not_written_over(site: Path) -> None:

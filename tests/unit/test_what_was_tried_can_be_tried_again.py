@@ -42,14 +42,30 @@ def test_a_distorted_copy_is_the_same_ever_again_and_masks_go_with_it() -> None:
     masks = torch.zeros(4, 3, 64, 64)
     masks[:, :, 16:48, 16:48] = 1.0
     index = torch.arange(4)
-    copy, other = switches.COPIES
+    copy, other = switches.VIEWS["copy-1"], switches.VIEWS["copy-2"]
     one, drawn = switches.shown(copy, x, masks, index)
     again, _ = switches.shown(copy, x, masks, index)
     assert torch.equal(one, again) and not torch.equal(drawn, masks)
     assert not torch.equal(one, switches.shown(other, x, masks, index)[0])
-    plain, mirrored = (switches.shown(v, x, masks, index)[0] for v in switches.VIEWS[:2])
+    plain, mirrored = (
+        switches.shown(switches.VIEWS[name], x, masks, index)[0] for name in ("plain", "mirrored")
+    )
     assert torch.equal(plain, x) and torch.equal(mirrored.flip(3), x)
-    assert len({view.name for view in switches.VIEWS}) == len(switches.VIEWS)
+    assert len({view.name for view in switches.VIEWS.values()}) == len(switches.VIEWS)
+
+
+def test_a_row_stands_for_every_view_that_was_seen() -> None:
+    generator = np.random.default_rng(0)
+    labels = (generator.random((60, 14)) < 0.5).astype(np.float32)
+    seen = [generator.normal(size=(60, 5)).astype(np.float32) for _ in range(4)]
+    folds = switches.Folds(labels, [i % frozen.FOLDS for i in range(60)], 1e-3)
+    views = {"plain": {switches.OURS: seen[0]}, "copy-1": {switches.OURS: seen[1]}}
+    rows = switches.answers(views, {"320 px": seen[2]}, folds)
+    copied = "1 distorted copies learnt as well"
+    assert list(rows) == [switches.OURS, copied, "320 px", "averaged with 320 px"]
+    both = (rows[switches.OURS] + rows["320 px"]) / 2
+    assert np.array_equal(rows["averaged with 320 px"], both)
+    assert not np.array_equal(rows[copied], rows[switches.OURS])
 
 
 def test_runs_with_and_without_are_compared_on_what_none_had_seen(
