@@ -5,7 +5,8 @@
 
 Five folds by patient over the train_val list; the heads are fitted in closed form (`train.probe`).
 Every radiograph passes the networks once, whatever is compared afterwards. `--of segmentation` asks
-the encoder that draws lungs and heart instead, `--of untrained` the same with random weights.
+the encoder that draws lungs and heart instead, `--of untrained` the same with random weights, and
+`--of both` what it adds to the shipped networks.
 """
 
 from __future__ import annotations
@@ -30,6 +31,8 @@ NETWORKS = {
     "lite2": slice(1280, 2560),
     "lite0+2": slice(0, 2560),
 }
+#: What `--of both` puts beside each other: nothing that the node does not compute already.
+BOTH = ("all levels, each organ", "lite0+2, each organ")
 STRENGTHS = (1e-3, 3e-3, 1e-2)
 FOLDS = 5
 
@@ -97,6 +100,22 @@ def unseen(
     return said
 
 
+def together(
+    named: Sequence[probe.Features], labels: probe.Features, dealt: list[int]
+) -> dict[str, float]:
+    """Mean AUROC by strength of the penalty, of the mean of the logits that each features give."""
+    return {
+        f"{strength:g}": round(
+            figures.mean_auroc(
+                labels,
+                np.mean([unseen(seen, labels, dealt, strength) for seen in named], axis=0),
+            ),
+            4,
+        )
+        for strength in STRENGTHS
+    }
+
+
 def compared(
     named: Mapping[str, probe.Features], labels: probe.Features, dealt: list[int]
 ) -> dict[str, dict[str, float]]:
@@ -127,12 +146,18 @@ def main() -> None:
     machine.start(chosen.seed, 0)
     config = findings.Config(fold=-1, seed=chosen.seed, lungs_heart=chosen.lungs_heart)
     every, _, dealt = findings.dealt(config)
+    labels = every.labels.numpy()
+    named: dict[str, probe.Features] = {}
     if chosen.of != "imagenet":
-        named = drawing(config, every, chosen.of == "segmentation")
-    else:
+        named |= drawing(config, every, chosen.of != "untrained")
+    if chosen.of in ("imagenet", "both"):
         inside, whole = findings.pooled(findings.started(config).net, every, config, chosen.size)
-        named = variants(inside, whole)
-    report = compared(named, every.labels.numpy(), dealt)
+        named |= variants(inside, whole)
+    if chosen.of == "both":
+        named = {name: named[name] for name in BOTH}
+    report = compared(named, labels, dealt)
+    if chosen.of == "both":
+        report["mean of both logits"] = together(list(named.values()), labels, dealt)
     chosen.json.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
     for name, told in report.items():
         print(f"{name:40}", *(f"{area:.4f}" for area in told.values()))

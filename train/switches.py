@@ -1,6 +1,7 @@
 """What each switch changes, on frozen features and folds by patient: the table in README.md.
 
     python -m train.switches --lungs-heart RUN/last.pt --seed 1 --json FILE
+    python -m train.switches --averaged RUN_0 … RUN_4 --json FILE    what EMA adds to trained runs
 
 Soft masks, masked mean, regions, resolution, the gate's start, distorted copies, and answers
 averaged over views: all that can be told without training a backbone. Heads are fitted in closed
@@ -24,7 +25,7 @@ from torch import Tensor
 
 from prescreen.nets import densenet, engine, inputs
 from prescreen.nets.screener import Seeing
-from train import ablation, augment, data, findings, frozen, machine, probe
+from train import ablation, augment, checkpoint, data, findings, frozen, machine, probe
 from train.figures import Numbers
 
 Pools = Mapping[str, probe.Features]
@@ -196,13 +197,39 @@ def _viewed(
     return found
 
 
+def averaging(runs: Sequence[Path]) -> tuple[dict[str, Numbers], list[data.LabelledPicture]]:
+    """Probabilities (n, 14) of what the runs of all folds had not seen, and those radiographs.
+
+    With the weights as the last step left them, and with their moving average (EMA), which ships.
+    """
+    said: dict[str, list[Numbers]] = {PLAIN_WEIGHTS: [], "moving average of the weights": []}
+    pictures: list[data.LabelledPicture] = []
+    for run in runs:
+        saved = checkpoint.read(run / "last.pt")
+        config = findings.Config(**saved["config"])
+        every, listed, dealt = findings.dealt(config)
+        rows = [i for i, fold in enumerate(dealt) if fold == config.fold]
+        pictures += [listed[i] for i in rows]
+        loader = findings.in_order(config, [every.paths[i] for i in rows], inputs.COMMON_SIZE)
+        size = findings.phases(config.schedule)[-1][1]
+        for which, found in zip(("network", "ema"), said.values(), strict=True):
+            student = findings.Student(config).to(machine.device())
+            student.load_state_dict(saved[which])
+            answers = findings.predict(student.net, loader, every.masks[rows], size)
+            found.append(answers[:, 0].numpy().astype(np.float64))
+    return {name: np.concatenate(found) for name, found in said.items()}, pictures
+
+
+PLAIN_WEIGHTS = "weights after the last step"
+
+
 def compared(
-    said: Mapping[str, Numbers], pictures: Sequence[data.LabelledPicture]
+    said: Mapping[str, Numbers], pictures: Sequence[data.LabelledPicture], base: str
 ) -> dict[str, dict[str, Any]]:
-    """Mean AUROC of each row, and how much more than that of OURS, with its 95 % interval."""
+    """Mean AUROC of each row, and how much more than that of `base`, with its 95 % interval."""
     rows = {}
     for name, logits in said.items():
-        told = ablation.compared(ablation.MASKING, pictures, logits, said[OURS])
+        told = ablation.compared(ablation.MASKING, pictures, logits, said[base])
         rows[name] = {
             "mean_auroc": told["mean_auroc_with"],
             "difference": told["difference"]["mean"],
@@ -215,7 +242,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--lungs-heart", required=True, help="checkpoint of the segmentation")
+    parser.add_argument("--lungs-heart", default="", help="checkpoint of the segmentation")
+    parser.add_argument("--averaged", type=Path, nargs="+", help="runs of all folds: what EMA adds")
     parser.add_argument("--backbone", default=findings.Config.backbone)
     parser.add_argument("--views", nargs="+", choices=VIEWS, default=list(VIEWS))
     parser.add_argument("--size", type=int, default=View.size)
@@ -225,23 +253,31 @@ def main() -> None:
     parser.add_argument("--json", type=Path, required=True)
     chosen = parser.parse_args()
     machine.start(chosen.seed, chosen.threads)
-    config = findings.Config(
-        fold=-1, seed=chosen.seed, lungs_heart=chosen.lungs_heart, backbone=chosen.backbone
-    )
-    every, pictures, dealt = findings.dealt(config)
-    chosen_views = {name: replace(VIEWS[name], size=chosen.size) for name in chosen.views}
-    views = {name: features_of(config, every, view) for name, view in chosen_views.items()}
-    large = {}
-    if chosen.large:
-        net = findings.started(config).net
-        large[f"{chosen.large} px"] = findings.pooled(net, every, config, chosen.large)[0]
-    folds = Folds(every.labels.numpy(), dealt, config.ridge)
-    report = compared(answers(views, large, folds), pictures)
+    if chosen.averaged:
+        report = compared(*averaging(chosen.averaged), PLAIN_WEIGHTS)
+    else:
+        report = compared(*looked(chosen), OURS)
     chosen.json.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
     for name, told in report.items():
         low, high = told["ci95"]
         more = f"{told['difference']:+.4f} ({low:+.4f} to {high:+.4f})"
         print(f"{name:34} {told['mean_auroc']:.4f} {more}")
+
+
+def looked(chosen: argparse.Namespace) -> tuple[dict[str, Numbers], list[data.LabelledPicture]]:
+    """Every row of the table, and the radiographs that it is about."""
+    config = findings.Config(
+        fold=-1, seed=chosen.seed, lungs_heart=chosen.lungs_heart, backbone=chosen.backbone
+    )
+    every, pictures, dealt = findings.dealt(config)
+    seen = {name: replace(VIEWS[name], size=chosen.size) for name in chosen.views}
+    views = {name: features_of(config, every, view) for name, view in seen.items()}
+    large = {}
+    if chosen.large:
+        net = findings.started(config).net
+        large[f"{chosen.large} px"] = findings.pooled(net, every, config, chosen.large)[0]
+    folds = Folds(every.labels.numpy(), dealt, config.ridge)
+    return answers(views, large, folds), pictures
 
 
 if __name__ == "__main__":

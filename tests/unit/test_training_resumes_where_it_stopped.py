@@ -31,6 +31,7 @@ from train import (
     lungs_heart,
     probe,
     ship,
+    switches,
     teacher,
     twins,
 )
@@ -136,6 +137,8 @@ def test_both_networks_ship_what_the_node_loads(house: Path) -> None:
     assert (model.findings.preset, model.threshold_rule) == ("paper", "youden")
     assert told.config["lungs_heart"] == "lungs_heart_-1/last.pt"  # no folder of this machine
     assert not any(str(house) in str(value) for value in told.config.values())
+    said, told_of = switches.averaging(runs[:2])  # what the average of the weights adds
+    assert len(said) == 2 and {v.shape for v in said.values()} == {(9, 14)} and len(told_of) == 9
     same = ensemble.together([runs[:2], runs[:2]])  # a network beside itself says the same
     assert same["together"] == same[str(runs[0])]
 

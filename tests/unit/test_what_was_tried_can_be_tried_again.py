@@ -37,6 +37,15 @@ def test_levels_of_a_segmentation_are_pooled_by_organ() -> None:
     assert list(shapes.values()) == [deepest, 3 * deepest, every, 3 * every]
 
 
+def test_features_side_by_side_are_judged_by_the_mean_of_their_logits() -> None:
+    generator = np.random.default_rng(0)
+    labels = (generator.random((60, 2)) < 0.5).astype(np.float32)
+    knows = np.hstack([4 * labels, generator.normal(size=(60, 5))]).astype(np.float32)
+    dealt = [i % frozen.FOLDS for i in range(60)]
+    told = frozen.together([knows, np.zeros_like(knows)], labels, dealt)
+    assert told == {f"{s:g}": 1.0 for s in frozen.STRENGTHS}
+
+
 def test_a_distorted_copy_is_the_same_ever_again_and_masks_go_with_it() -> None:
     x = torch.rand(4, 1, 64, 64)
     masks = torch.zeros(4, 3, 64, 64)
