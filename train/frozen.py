@@ -136,9 +136,8 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--lungs-heart", required=True, help="checkpoint of the segmentation")
-    parser.add_argument(
-        "--of", choices=["imagenet", "segmentation", "untrained"], default="imagenet"
-    )
+    kinds = ("imagenet", "segmentation", "untrained", "both")
+    parser.add_argument("--of", choices=kinds, default=kinds[0])
     parser.add_argument("--size", type=int, default=320)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--json", type=Path, required=True)
