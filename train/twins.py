@@ -37,7 +37,7 @@ class Config:
     epochs: int = 5
     batch: int = 32
     numbers: int = 128  # that a view is described by
-    strength: float = 0.5  # of the distortions; at 1 nothing was learnt in four epochs
+    strength: float = 0.5  # of the distortions, as `augment` counts it
     redundancy: float = 0.01  # weight of what two numbers say alike
     learning_rate: float = 3e-4
     weight_decay: float = 1e-4
