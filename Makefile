@@ -8,15 +8,29 @@ STAMP := $(VENV)/.installed
 TOOLS := .tools
 RUNS ?= $(HOME)/.cache/prescreen/runs
 
+# podman or docker; BASE is what the image is made on, IMAGE_FLAGS what else the engine is told
+ENGINE ?= $(notdir $(shell command -v podman || command -v docker))
+IMAGE ?= prescreen
+
 .DEFAULT_GOAL := help
 .PHONY: help install demo test check audit sbom peers viewers bench light soak train clean
+.PHONY: engine image image-check
 
 help:  ## what can be made
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/ -/'
 
 install: $(STAMP)  ## create .venv and install the pinned dependencies
 
+# what a fresh Debian may lack is named before anything is made
 $(STAMP): constraints.txt setup.cfg pyproject.toml
+	@command -v $(PYTHON) >/dev/null || { \
+	  echo "missing: $(PYTHON); apt-get install -y python3 python3-venv" >&2; exit 3; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "$$($(PYTHON) --version) is too old: 3.11 or newer is needed; make PYTHON=python3.11 …" >&2; exit 3; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
+	  echo "missing: Python's venv module; apt-get install -y python3-venv" >&2; exit 3; }
+	@free=$$(df -Pm . | awk 'NR == 2 {print $$4}'); [ -d $(VENV) ] || [ "$$free" -ge 8000 ] || { \
+	  echo "$$free MB are free here; the dependencies take 6 GB, and 2 GB more on their way" >&2; exit 3; }
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt pip
 	@echo "installing the dependencies (about 5 GB with torch; a few minutes)"
@@ -69,6 +83,17 @@ soak: peers $(STAMP)  ## new examples for the property tests, atheris hunting, h
 	HYPOTHESIS=random $(BIN)/python -m pytest tests/properties tests/unit
 	$(BIN)/python -m pytest -m soak -s tests/e2e tests/peers
 	$(BIN)/python -m bench.attacks --json attacks.json
+
+engine:
+	@[ -n "$(ENGINE)" ] || { echo "no container engine; install one with: apt-get install -y podman" >&2; exit 3; }
+
+image: engine  ## the container image (6 GB, 24 GB while it is made); BASE=image, IMAGE_FLAGS=…
+	$(ENGINE) build $(if $(findstring podman,$(ENGINE)),--format docker) $(IMAGE_FLAGS) \
+	  $(if $(BASE),--build-arg BASE=$(BASE)) --file deploy/Dockerfile --tag $(IMAGE) .
+
+image-check: engine $(STAMP)  ## the image at work as an administrator runs it, with DCMTK around it
+	@command -v storescu >/dev/null || { echo "missing peer: DCMTK; apt-get install -y dcmtk" >&2; exit 3; }
+	$(BIN)/python -m tests.e2e.container $(ENGINE) $(IMAGE)
 
 train: $(STAMP)  ## train both networks on the data at hand (hours on a CPU)
 	PRESCREEN_RUNS=$(RUNS) $(BIN)/python -m train.lungs_heart --run lungs_heart --fold -1

@@ -30,7 +30,7 @@ from prescreen.dicom import egress
 from prescreen.dicom.image import identify
 from prescreen.dicom.rejection import KEY_OBJECT_SELECTION, rejection_note
 from prescreen.edition import Edition, Written, objects
-from prescreen.screening import Image
+from prescreen.lightbox import Image
 from prescreen.settings import PRESETS, Report, Settings
 from prescreen.study import (
     Audience,

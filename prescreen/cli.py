@@ -136,7 +136,13 @@ def demo(
 
 
 @app.command()
-def status(config: Config = None, as_json: AsJson = False) -> None:
+def status(
+    config: Config = None,
+    as_json: AsJson = False,
+    require_running: Annotated[
+        bool, typer.Option("--running", help="Exit status 1 unless all three roles run.")
+    ] = False,
+) -> None:
     """How the node stands: what waits, what was answered, what is on its way, what is parked.
 
     Example: prescreen status --config prescreen.toml
@@ -153,6 +159,18 @@ def status(config: Config = None, as_json: AsJson = False) -> None:
         settings,
         as_json,
     )
+    if require_running:
+        _require_running(settings.data_dir)
+
+
+def _require_running(data_dir: Path) -> None:
+    from prescreen.store.guard import running
+    from prescreen.supervisor import ROLES
+
+    held = running(data_dir, ROLES)
+    if missing := [role for role in ROLES if role not in held]:
+        typer.echo(f"{data_dir}: does not run: {', '.join(missing)}", err=True)
+        raise typer.Exit(EXIT_WRONG)
 
 
 @app.command()

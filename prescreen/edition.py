@@ -13,7 +13,7 @@ from prescreen.dicom.document import Document, Predecessor
 from prescreen.dicom.language import ENGLISH
 from prescreen.dicom.transcoding import in_unicode
 from prescreen.dicom.wording import is_other_view
-from prescreen.screening import Image
+from prescreen.lightbox import Image
 from prescreen.settings import MODERN, Report
 from prescreen.study import (
     LABELS,
@@ -264,7 +264,7 @@ def _capture(study: _Study, image: Image, result: ImageResult, series: str, numb
     )
     page = capture.capture(
         image.source,
-        image.radiograph,
+        image.picture(),
         image.screening.anatomy if image.screening else None,
         result,
         edition.model,

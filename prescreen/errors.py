@@ -13,6 +13,7 @@
     │   ├── InvalidInstance   0x0117
     │   └── OutOfResources    0xA700
     ├── UnusableImage              can never be screened; a person must look;   .reason
+    ├── PictureLost                decoded once, and not again;   retryable = True
     ├── UnfitObject                a result that did not pass the last look; it leaves nowhere
     ├── LeaseLost                  someone else owns the job
     └── DeliveryError
@@ -89,6 +90,12 @@ class UnusableImage(PrescreenError):
     def __init__(self, message: str, reason: str = "unusable_image") -> None:
         super().__init__(message)
         self.reason = reason
+
+
+class PictureLost(PrescreenError):
+    """A picture that was decoded before could not be decoded again. Its study is tried again."""
+
+    retryable = True
 
 
 class UnfitObject(PrescreenError):

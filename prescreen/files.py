@@ -17,17 +17,14 @@ from typing import Any
 
 from prescreen import edition, node, screening
 from prescreen.dicom import capture
-from prescreen.dicom.image import Decoder, header_of, read_header
+from prescreen.dicom.image import header_of, read_header
 from prescreen.errors import SettingsError, UnusableImage
-from prescreen.screening import Image
+from prescreen.lightbox import Image
 from prescreen.settings import Settings
 from prescreen.study import Audience, Header, ImageResult, Instance, Model, Outcome
 from prescreen.tables import plain
 
 logger = logging.getLogger(__name__)
-
-#: Images looked at together; more of one study share a report but not a batch.
-BATCH = 16
 
 
 @dataclass(frozen=True)
@@ -64,7 +61,7 @@ def screen(
     with node.open_decoder(settings) as decoder:
         for study in studies(found(paths)):
             instances = [_instance(number, file) for number, file in enumerate(study)]
-            images = _in_batches(instances, decoder, screener)
+            images = screening.screen(instances, decoder, screener, scope=None)
             _write_objects(images, screener.model, settings, out)
             for file, image in zip(study, images, strict=True):
                 write(form(file.path, image.result))
@@ -139,16 +136,6 @@ def _instance(number: int, file: File) -> Instance:
         calling_ae_title="",
         received_at=datetime.datetime.now(datetime.UTC),
     )
-
-
-def _in_batches(
-    instances: Sequence[Instance], decoder: Decoder, screener: screening.Screener
-) -> list[Image]:
-    images: list[Image] = []
-    for begin in range(0, len(instances), BATCH):
-        batch = instances[begin : begin + BATCH]
-        images += screening.screen(batch, decoder, screener, scope=None)
-    return images
 
 
 def _write_objects(images: Sequence[Image], model: Model, settings: Settings, out: Path) -> None:

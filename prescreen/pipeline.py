@@ -33,7 +33,8 @@ from prescreen.errors import (
     UnfitObject,
     trace_of,
 )
-from prescreen.screening import Decoder, Image, Screener
+from prescreen.lightbox import Decoder, Image
+from prescreen.screening import Screener
 from prescreen.settings import Destination, Screen, Settings
 from prescreen.store.outbox import Outbox
 from prescreen.store.queue import Queue

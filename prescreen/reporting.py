@@ -17,7 +17,7 @@ from prescreen import rejecting, screening
 from prescreen.dicom import egress
 from prescreen.edition import Edition, Replaced, Written, carried_over, objects
 from prescreen.errors import StoreError, UnfitObject
-from prescreen.screening import Image
+from prescreen.lightbox import Image
 from prescreen.settings import MODERN, Settings
 from prescreen.store.intake import mapped
 from prescreen.store.queue import Queue

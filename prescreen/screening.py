@@ -1,27 +1,25 @@
 """The images of a study on their way through `screen`: opened, asked, decoded, looked at, answered.
 
-What is refused on the way keeps the reason and gets no findings.
+What is refused on the way keeps the reason and gets no findings. However many images a study has,
+few of them lie decoded at a time.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any, Protocol
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 
 from prescreen import gate
 from prescreen.dicom.attributes import Attributes
 from prescreen.dicom.correcting import corrected
 from prescreen.dicom.image import header_of, read_header
 from prescreen.errors import UnusableImage
+from prescreen.lightbox import HELD, PORTION, Decoder, Image, Lightbox, portions
 from prescreen.settings import Scope
-from prescreen.store.answers import Answer
 from prescreen.store.spool import Spool
 from prescreen.study import (
     ANOTHER_PATIENT,
     Disposition,
-    Header,
     ImageResult,
     Instance,
     Outcome,
@@ -34,85 +32,6 @@ Screener = Callable[[Sequence[Radiograph]], list[Screening]]
 Versions = Callable[[str], Sequence[Instance]]
 
 
-class Decoder(Protocol):
-    """Part 10 → data set without pixels and radiograph, or the UnusableImage that says why not."""
-
-    def read_all(
-        self, paths: Sequence[Path], digested: bool = True
-    ) -> list[tuple[Any, Radiograph] | UnusableImage]: ...
-
-
-@dataclass(frozen=True, eq=False)
-class Image:
-    """One image of a study on its way through `screen`.
-
-    `source` is the data set without pixels, None where it does not parse; `refused` is the code
-    of the reason it gets no findings, with the outcome that follows from it. `disposition` is
-    what an instance that arrived again turned out to be.
-    """
-
-    instance: Instance
-    source: Any = None
-    header: Header | None = None
-    radiograph: Radiograph | None = None
-    screening: Screening | None = None
-    refused: tuple[Outcome, str] | None = None
-    disposition: Disposition | None = None
-
-    @property
-    def result(self) -> ImageResult:
-        """What is said of this image."""
-        header = self.header or _bare_header(self.instance)
-        distance = self.screening.feature_distance if self.screening else None
-        if self.refused is not None or self.screening is None or self.radiograph is None:
-            outcome, reason = self.refused or (Outcome.FAILED, "not_reached")
-            return ImageResult(header, outcome, reason, feature_distance=distance)
-        return _screened(header, self.radiograph, self.screening)
-
-    @property
-    def answer(self) -> Answer:
-        """The same for the database."""
-        told_apart = self.disposition in (Disposition.DUPLICATE, Disposition.CONFLICT)
-        pixels = self.radiograph.pixel_sha256 if self.radiograph else None
-        result = None if told_apart else self.result
-        return Answer(self.instance, result, self.disposition, pixels)
-
-
-def _bare_header(instance: Instance) -> Header:
-    return Header(
-        sop_class_uid=instance.sop_class_uid,
-        sop_instance_uid=instance.sop_instance_uid,
-        series_instance_uid=instance.series_instance_uid,
-        study_instance_uid=instance.study_instance_uid,
-        modality=instance.modality,
-    )
-
-
-def _screened(header: Header, radiograph: Radiograph, screening: Screening) -> ImageResult:
-    """The cardiothoracic ratio is a measure of PA films; on others the heart is magnified."""
-    anatomy, is_pa = screening.anatomy, header.view == "PA"
-    rows, columns = radiograph.stored_shape
-
-    def in_pixels(
-        diameter: tuple[float, float, float] | None,
-    ) -> tuple[float, float, float] | None:
-        if diameter is None or not is_pa:
-            return None
-        return diameter[0] * rows, diameter[1] * columns, diameter[2] * columns
-
-    return ImageResult(
-        header=header,
-        outcome=Outcome.SCREENED,
-        reason=None,
-        findings=screening.findings,
-        cardiothoracic_ratio=anatomy.cardiothoracic_ratio if is_pa else None,
-        cardiac_diameter=in_pixels(anatomy.cardiac_diameter),
-        thoracic_diameter=in_pixels(anatomy.thoracic_diameter),
-        feature_distance=screening.feature_distance,
-        network=screening.model.findings,
-    )
-
-
 def screen(
     instances: Sequence[Instance],
     decoder: Decoder,
@@ -121,22 +40,33 @@ def screen(
     scope: Scope | None,
     spool: Spool | None = None,
     versions: Versions | None = None,
+    portion: int = PORTION,
+    held: int = HELD,
 ) -> list[Image]:
     """Look at instances, of one study or several, and answer for each, in order.
 
     The tags are asked first, then the pixels, then the networks, then the anatomy they drew; what
     is refused on the way gets no findings. `scope` None: the node's own rules (age, sender, time)
     are not asked. With `spool` the bytes are compared with what was received; `versions` tells
-    what is kept under a SOP Instance UID, to tell apart what arrived again.
+    what is kept under a SOP Instance UID, to tell apart what arrived again. At most `held`
+    radiographs lie decoded at a time, of which `portion` are worked on; `decoder` must live for as
+    long as `picture` of the others is asked for.
     """
     images = [_opened(instance, spool) for instance in instances]
     images = _without_companions([_asked(image, scope, versions) for image in images])
-    images = _decoded(images, decoder)
+    lightbox = Lightbox.of(images, decoder, held - portion)
+    if lightbox.digested:
+        seen = (lightbox.cleared(lightbox.laid(some)) for some in portions(images, portion))
+        images = [image for some in seen for image in some]
     if versions is not None:
         images = [_told_apart(image, images, decoder, versions) for image in images]
-    images = _of_one_patient(images)
-    images = [_looked_at(image) for image in images]
-    return _through_networks(images, screener)
+    patients = _patients(images)
+
+    def answered(some: Sequence[Image]) -> list[Image]:
+        here = [_of_one_patient(image, patients) for image in lightbox.laid(some)]
+        return lightbox.cleared(_through_networks([_looked_at(i) for i in here], screener))
+
+    return [image for some in portions(images, portion) for image in answered(some)]
 
 
 def _opened(instance: Instance, spool: Spool | None) -> Image:
@@ -201,25 +131,6 @@ def _without_companions(images: Sequence[Image]) -> list[Image]:
     ]
 
 
-def _decoded(images: Sequence[Image], decoder: Decoder) -> list[Image]:
-    """With pixels; their digest is of use where there is another version to compare with."""
-    wanted = [i for i in images if i.refused is None or _came_again(i)]
-    is_alone = not any(_came_again(i) for i in wanted)
-    readings = iter(decoder.read_all([i.instance.path for i in wanted], digested=not is_alone))
-    return [_with_pixels(i, next(readings)) if i in wanted else i for i in images]
-
-
-def _came_again(image: Image) -> bool:
-    return image.instance.disposition is Disposition.AGAIN and image.header is not None
-
-
-def _with_pixels(image: Image, reading: tuple[Any, Radiograph] | UnusableImage) -> Image:
-    if isinstance(reading, UnusableImage):
-        refused = image.refused or (Outcome.NOT_SCREENED, reading.reason)
-        return replace(image, refused=refused)
-    return replace(image, radiograph=reading[1])
-
-
 def _told_apart(
     image: Image,
     images: Sequence[Image],
@@ -249,24 +160,28 @@ def _told_apart(
     return replace(image, disposition=Disposition.REVISION)
 
 
-def _of_one_patient(images: Sequence[Image]) -> list[Image]:
-    """Of each study the images of one patient, whose name the report carries: the newest image's.
+def _patients(images: Sequence[Image]) -> dict[str, str]:
+    """Of each study the Patient ID of its newest image, whose name the report carries.
 
-    Another Patient ID under the same study may be a correction on its way, or a mistake: nothing is
-    said of one patient under the name of another. `images` of a study come in the order in which
-    they were received.
+    `images` of a study come in the order in which they were received.
     """
     current: dict[str, str] = {}
     for image in images:
         aside = image.disposition in (Disposition.CONFLICT, Disposition.DUPLICATE)
         if not aside and (patient := _patient_id(image)):
             current[image.instance.study_instance_uid] = patient
-    return [
-        replace(image, refused=image.refused or (Outcome.NOT_SCREENED, ANOTHER_PATIENT))
-        if _patient_id(image) not in (None, current.get(image.instance.study_instance_uid))
-        else image
-        for image in images
-    ]
+    return current
+
+
+def _of_one_patient(image: Image, patients: Mapping[str, str]) -> Image:
+    """An image of another patient than its study's is refused.
+
+    Another Patient ID under the same study may be a correction on its way, or a mistake: nothing is
+    said of one patient under the name of another.
+    """
+    if _patient_id(image) in (None, patients.get(image.instance.study_instance_uid)):
+        return image
+    return replace(image, refused=image.refused or (Outcome.NOT_SCREENED, ANOTHER_PATIENT))
 
 
 def _patient_id(image: Image) -> str | None:
@@ -315,8 +230,9 @@ def _screenings(
         return screener(radiographs)
     except UnusableImage as error:
         if len(radiographs) == 1:
-            return [error]
-        return [_screenings([radiograph], screener)[0] for radiograph in radiographs]
+            # without its traceback, whose frames hold the pixels
+            return [UnusableImage(str(error), error.reason)]
+    return [_screenings([radiograph], screener)[0] for radiograph in radiographs]
 
 
 def _judged(image: Image, answer: Screening | UnusableImage) -> Image:

@@ -10,7 +10,7 @@ import enum
 import mmap
 import uuid
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -228,6 +228,15 @@ class Radiograph:
     stored_shape: tuple[int, int]
     pixel_spacing: tuple[float, float] | None
     pixel_sha256: str | None
+
+    @property
+    def has_pixels(self) -> bool:
+        """False where the pixels were put down, and all the rest is known."""
+        return self.pixels.size > 0
+
+    def without_pixels(self) -> Radiograph:
+        """All but the pixels, whose memory is free once nobody else looks at them."""
+        return replace(self, pixels=np.empty((0, 0), np.float32))
 
     @property
     def to_stored(self) -> tuple[float, float]:

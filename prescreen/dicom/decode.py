@@ -17,7 +17,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-import numpy as np
 import pebble
 import pydicom
 
@@ -123,8 +122,7 @@ def _answer(
             f"reading the image failed ({_where(error)})", ImageReason.DECODE_FAILED
         ) from None
     shape = (radiograph.pixels.shape[0], radiograph.pixels.shape[1])
-    nothing = np.empty((0, 0), np.float32)
-    return _Answer(ds, replace(radiograph, pixels=nothing), shape)
+    return _Answer(ds, radiograph.without_pixels(), shape)
 
 
 def _where(error: Exception) -> str:

@@ -45,10 +45,15 @@ def _pixels(mapping: mmap.mmap, shape: tuple[int, int]) -> FloatArray:
     return np.frombuffer(mapping, np.float32, shape[0] * shape[1]).reshape(shape)
 
 
+#: Bytes of the largest memory that is kept: more than any chest takes, less than a strip may.
+_LARGEST_KEPT = 32 << 20
+
+
 class Memories:
     """Memories, each used again once no array refers to what was read into it.
 
     The pages of a new one cost more processor time than all of rendering (7 ms of 4 megapixels).
+    What an odd picture swelled is given back to the system.
     """
 
     def __init__(self, keep: int) -> None:
@@ -78,7 +83,8 @@ class Memories:
             self.discard(self._free.pop())
 
     def _give(self, memory: Memory) -> None:
-        if len(self._free) < self._keep:
+        swollen = os.fstat(memory.descriptor).st_size > _LARGEST_KEPT
+        if len(self._free) < self._keep and not swollen:
             self._free.append(memory)
         else:
             self.discard(memory)

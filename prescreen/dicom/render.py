@@ -13,6 +13,8 @@ from prescreen.dicom.cells import Cells, stored_pixels
 from prescreen.dicom.greyscale import greyscale
 from prescreen.dicom.header import header_of
 from prescreen.dicom.layout import layout_of
+from prescreen.dicom.reasons import ImageReason
+from prescreen.errors import UnusableImage
 from prescreen.study import FloatArray, Radiograph
 
 #: Pixels less than this far from square are taken as square: rounding, not geometry.
@@ -54,6 +56,7 @@ def render(
     shape = (layout.rows, layout.columns)
     spacing = _spacing(attributes)
     square = square_shape(shape, _row_to_column(attributes))
+    _require_at_most(max_megapixels, square)
     step = 1 if least_side is None else max(1, min(square) // least_side)
     pixels = allocate(_coarser(square, step))
     if square == shape:
@@ -64,6 +67,17 @@ def render(
         pixels[:] = means(_resized(whole, square), step)
     digest = stored.sha256 if digested else None
     return Radiograph(header_of(ds), pixels, shape, spacing, digest)
+
+
+def _require_at_most(megapixels: float, square: tuple[int, int]) -> None:
+    """`layout_of` asked the same of the stored pixels; the pixels' shape may stretch them."""
+    rows, columns = square
+    if rows * columns > megapixels * 1e6:
+        raise UnusableImage(
+            f"with square pixels it has {rows} × {columns}: more than max_megapixels = "
+            f"{megapixels:g} allows",
+            ImageReason.TOO_LARGE,
+        )
 
 
 def _coarser(shape: tuple[int, int], step: int) -> tuple[int, int]:

@@ -14,8 +14,8 @@ from prescreen.dicom import capture, narrative, regions, report
 from prescreen.dicom.document import Document
 from prescreen.dicom.rejection import rejection_note
 from prescreen.errors import UnfitObject
+from prescreen.lightbox import Image
 from prescreen.pipeline import Tools
-from prescreen.screening import Image
 from prescreen.store import reader
 from prescreen.study import Job, Outcome, Reference, Withdrawn
 from tests import results

@@ -11,7 +11,7 @@ import pytest
 from prescreen import edition, reporting, settings
 from prescreen.dicom.header import header_of
 from prescreen.errors import SettingsError
-from prescreen.screening import Image
+from prescreen.lightbox import Image
 from prescreen.settings import Report, Settings
 from prescreen.study import Audience, Instance, Job, Radiograph, Screening, Stage
 from tests import results

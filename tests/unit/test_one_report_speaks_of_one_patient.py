@@ -8,7 +8,7 @@ from pathlib import Path
 import pydicom
 
 from prescreen import screening
-from prescreen.screening import Image
+from prescreen.lightbox import Image
 from prescreen.study import Disposition, Instance, Outcome
 
 
@@ -27,7 +27,8 @@ def image(
 
 def refused(*images: Image) -> list[str | None]:
     """Of each image why it gets no findings."""
-    told = screening._of_one_patient(images)
+    patients = screening._patients(images)
+    told = [screening._of_one_patient(image, patients) for image in images]
     assert all(i.refused is None or i.refused[0] is Outcome.NOT_SCREENED for i in told)
     return [None if i.refused is None else i.refused[1] for i in told]
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from prescreen import pipeline, reporting, screening
+from prescreen import lightbox, pipeline, reporting, screening
 from prescreen.errors import NotThere, UnusableImage
 from prescreen.pipeline import Route
 from prescreen.settings import Scope
@@ -424,7 +424,7 @@ def _instance(number: int, disposition: Disposition, pixels: str | None) -> Inst
 
 def test_a_copy_that_does_not_decode_takes_nothing_back() -> None:
     first = _instance(1, Disposition.NEW, "abc")
-    again = screening.Image(_instance(2, Disposition.AGAIN, None), header=_header())
+    again = lightbox.Image(_instance(2, Disposition.AGAIN, None), header=_header())
     told = screening._told_apart(again, [], NoPixels(), lambda uid: [first])
     assert told.disposition is Disposition.CONFLICT
     assert told.answer.result is None
@@ -432,7 +432,7 @@ def test_a_copy_that_does_not_decode_takes_nothing_back() -> None:
 
 def test_where_the_first_did_not_decode_the_second_is_the_first() -> None:
     first = _instance(1, Disposition.NEW, None)
-    readable = screening.Image(
+    readable = lightbox.Image(
         _instance(2, Disposition.AGAIN, None), header=_header(), radiograph=_radiograph()
     )
     told = screening._told_apart(readable, [], NoPixels(), lambda uid: [first])
@@ -444,10 +444,10 @@ def test_the_age_of_a_radiograph_counts_to_when_it_first_came() -> None:
     first = _instance(1, Disposition.NEW, None)
     header = _header(acquired=came - datetime.timedelta(hours=47), patient_age=50.0)
     instance = Instance(**{**vars(first), "received_at": came})
-    image = screening._asked(screening.Image(instance, header=header), Scope(), None)
+    image = screening._asked(lightbox.Image(instance, header=header), Scope(), None)
     assert image.refused is None, "however long ago that is by now"
     old = _header(acquired=came - datetime.timedelta(hours=49), patient_age=50.0)
-    refused = screening._asked(screening.Image(instance, header=old), Scope(), None).refused
+    refused = screening._asked(lightbox.Image(instance, header=old), Scope(), None).refused
     assert refused == (Outcome.OUT_OF_SCOPE, "prior")
 
 
