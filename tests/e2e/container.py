@@ -209,7 +209,7 @@ def main(engine: str, image: str) -> None:
         require_answer(container, folder, pacs)
         require_unhealthy_without_a_role(container)
         require_quiet_end(container)
-    print(f"{image}: screened and answered, shut in, well looked after, and ended when it was told to")
+    print(f"{image}: screened and answered, shut in, and ended when it was told to")
 
 
 if __name__ == "__main__":
