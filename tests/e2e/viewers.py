@@ -11,6 +11,7 @@ import datetime
 import json
 import re
 import subprocess
+import sysconfig
 import tempfile
 import urllib.error
 from collections.abc import Callable, Mapping
@@ -31,11 +32,16 @@ from prescreen.study import LABELS, Audience, Instance
 from tests import results
 from tests.peers import browser, ohif, orthanc
 from tests.peers.browser import Browser, Pixels
+from tests.peers.made import every_kind
 
 PLUGIN = "/usr/share/orthanc/plugins/libOrthancDicomWeb.so"
 DOCS = Path(__file__).parents[2] / "docs"
 KINDS: tuple[str, ...] = get_args(settings.ObjectKind)
-VIEWERS = (f"OHIF {ohif.VERSION}", "DCMTK", "Orthanc Explorer", "3D Slicer (rule)", "Weasis (rule)")
+OHIF, ORTHANC = f"OHIF {ohif.VERSION}", "Orthanc Explorer"
+#: Those that read files.
+READERS = ("dsrdump", "dsr2html", "dcmj2pnm", "dcmpschk", "dcmp2pgm", "dcmqi")
+RULES = ("3D Slicer (rule)", "Weasis (rule)")
+VIEWERS = (OHIF, ORTHANC, *READERS, *RULES)
 #: Pictures that stand in the docs, by the file they are kept in.
 SHOWN = {"regions": "viewer-regions.png", "sr": "viewer-findings.png"}
 
@@ -102,6 +108,7 @@ def screened(folder: Path, language: str = "en") -> dict[str, Written]:
 def observe(folder: Path) -> Observed:
     """Show everything to everyone."""
     found = Observed(objects=screened(folder))
+    _read_files(folder, found)
     web = {"Enable": True, "Root": "/dicom-web/"}
     with orthanc.running(folder / "pacs", Plugins=[PLUGIN], DicomWeb=web) as archive:
         archive.post("/instances", results.chest_path().read_bytes())
@@ -115,13 +122,27 @@ def observe(folder: Path) -> Observed:
                 _store(archive, kind, found)
                 _open_study(page, viewer)
                 _observe_one(page, kind, found)
+            _picture_pages(folder, page, found)
+    return found
+
+
+def _read_files(folder: Path, found: Observed) -> None:
+    """What reads files, and what the rules of those say that were not run."""
     for kind, item in found.objects.items():
         path = folder / f"{kind}.dcm"
         path.write_bytes(item.part10)
-        found.seen[kind, "DCMTK"] = _with_dcmtk(kind, path)
+        for reader in READERS:
+            found.seen[kind, reader] = _READ[reader](kind, path, found)
         found.seen[kind, "3D Slicer (rule)"] = _by_slicers_rule(path)
         found.seen[kind, "Weasis (rule)"] = _by_weasis_rule(path)
-    return found
+
+
+def _picture_pages(folder: Path, page: Browser, found: Observed) -> None:
+    """How the pages of dsr2html look."""
+    for kind in _DOCUMENTS:
+        page.open((folder / f"{kind}.html").as_uri())
+        page.wait(lambda: "AI" in page.text(), "the page is there")
+        found.pages[f"dsr2html-{kind}"] = page.picture()
 
 
 # --- OHIF ----------------------------------------------------------------------------------------
@@ -177,7 +198,7 @@ def _observe_one(page: Browser, kind: str, found: Observed) -> None:
     seen = _eventually(lambda: is_shown(page, found), 20 if kind != "segmentation" else 4)
     found.pages[kind], found.words[kind] = page.picture(), page.text()
     failed = "fails" if page.errors else "not shown"
-    found.seen[kind, VIEWERS[0]] = sentence if seen else failed
+    found.seen[kind, OHIF] = sentence if seen else failed
 
 
 def _eventually(condition: Callable[[], bool], seconds: float) -> bool:
@@ -308,7 +329,7 @@ class _replaced:  # noqa: N801 - reads as a statement
 
 def _store(archive: orthanc.Orthanc, kind: str, found: Observed) -> None:
     stored = archive.post("/instances", found.objects[kind].part10)
-    found.seen[kind, "Orthanc Explorer"] = _preview(archive, stored["ID"])
+    found.seen[kind, ORTHANC] = _preview(archive, stored["ID"])
 
 
 def _preview(archive: orthanc.Orthanc, identifier: str) -> str:
@@ -319,34 +340,136 @@ def _preview(archive: orthanc.Orthanc, identifier: str) -> str:
     return "a preview"
 
 
-def _with_dcmtk(kind: str, path: Path) -> str:
-    """dsr2html of documents, dcmj2pnm of pictures, dcmp2pgm of a presentation state."""
-    target = path.with_suffix(".out")
-    if kind in ("sr", "regions", "text"):
-        said = _run("dsr2html", str(path), str(target))
-        title = report.FINDINGS.title.meaning if kind != "regions" else "Imaging Measurement Report"
-        shown = target.is_file() and title in target.read_text(errors="replace")
-        return "a page of HTML (dsr2html)" if shown and not said else "fails"
-    if kind == "capture":
-        _run("dcmj2pnm", "--write-png", str(path), str(target))
-        return "the page (dcmj2pnm)" if target.is_file() else "fails"
-    if kind == "presentation":
-        said = _run("dcmp2pgm", "--pstate", str(path), str(results.chest_path()), str(target))
-        return (
-            "the radiograph, without the layer (dcmp2pgm)" if target.is_file() else f"fails{said}"
-        )
+#: What is said of an object that a reader is not for.
+_NOT_FOR_IT = "–"
+_DOCUMENTS = ("sr", "regions", "text")
+
+
+def _dsrdump(kind: str, path: Path, found: Observed) -> str:
+    """Whether the tree is printed without a complaint, with what the document is for."""
+    if kind not in _DOCUMENTS:
+        return _NOT_FOR_IT
+    done = _run("dsrdump", "+Pl", str(path))
+    words = {"sr": "Certainty of Finding", "regions": "SCOORD", "text": _never_looked_for()[:30]}
+    whole = not _complaints(done) and words[kind] in done.stdout
     return (
-        "its attributes (dcmdump)"
-        if not _run("dcmdump", "-q", "+P", "0062,0002", str(path))
-        else ""
+        {"sr": "the tree", "regions": "the tree, with its points", "text": "the sentences"}[kind]
+        if whole
+        else "fails"
     )
 
 
-def _run(*command: str) -> str:
-    """What a tool complains of."""
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
-    lines = (done.stderr or "").splitlines()
-    return "\n".join(line for line in lines if re.match(r"[EWF]:", line))
+def _dsr2html(kind: str, path: Path, found: Observed) -> str:
+    """Whether a page under the document's title comes of it; how it looks is kept."""
+    if kind not in _DOCUMENTS:
+        return _NOT_FOR_IT
+    page = path.with_suffix(".html")
+    done = _run("dsr2html", str(path), str(page))
+    said = page.read_text(errors="replace") if page.is_file() else ""
+    title = report.FINDINGS.title.meaning if kind != "regions" else "Imaging Measurement Report"
+    if _complaints(done) or title not in said:
+        return "fails"
+    return "a page of sentences" if kind == "text" else "a page of the tree"
+
+
+def _dcmj2pnm(kind: str, path: Path, found: Observed) -> str:
+    """Whether pixels come of it, and for the capture whether they are those that were drawn."""
+    target = path.with_suffix(".png")
+    _run("dcmj2pnm", "--write-png", str(path), str(target))
+    if not target.is_file():
+        return "fails" if kind == "capture" else _NOT_FOR_IT
+    if kind != "capture":
+        return "one of its frames"
+    drawn = np.asarray(Image.open(target).convert("RGB"))
+    return "the page" if np.array_equal(drawn, found.objects[kind].page) else "fails"
+
+
+def _dcmpschk(kind: str, path: Path, found: Observed) -> str:
+    if kind != "presentation":
+        return _NOT_FOR_IT
+    done = _run("dcmpschk", str(path))
+    is_clean = done.returncode == 0 and "Test passed" in done.stdout + done.stderr
+    return "no error" if is_clean else "fails"
+
+
+def _dcmp2pgm(kind: str, path: Path, found: Observed) -> str:
+    """The radiograph through the state: its grey levels are applied, its layer is not drawn."""
+    if kind != "presentation":
+        return _NOT_FOR_IT
+    picture, plain = path.with_suffix(".pgm"), path.with_suffix(".plain.pgm")
+    source = str(results.chest_path())
+    _run("dcmp2pgm", "--pstate", str(path), source, str(picture))
+    _run("dcmp2pgm", source, str(plain))
+    if not picture.is_file():
+        return "fails"
+    # a line of the layer is one grey level: it would stand beside darker and lighter ones
+    same = np.array_equal(np.asarray(Image.open(picture)), np.asarray(Image.open(plain)))
+    return "the radiograph; the layer is not drawn" if same else "the radiograph, changed"
+
+
+def _dcmqi(kind: str, path: Path, found: Observed) -> str:
+    """3D Slicer's own readers: of segments their volumes, of regions what is tracked."""
+    if kind == "segmentation":
+        return _segments_by_dcmqi(path)
+    if kind != "regions":
+        return _NOT_FOR_IT
+    told = path.with_suffix(".json")
+    _run(_script("tid1500reader"), "--inputDICOM", str(path), "--outputMetadata", str(told))
+    if not told.is_file():
+        return "fails"
+    groups = json.loads(told.read_text())["Measurements"]
+    subjects = {group["TrackingIdentifier"].rpartition(" ")[0] for group in groups}
+    all_there = {"Left lung", "Right lung", "Heart"} <= subjects
+    return "its tracked groups" if all_there else "fails"
+
+
+def _segments_by_dcmqi(path: Path) -> str:
+    """As it is, and of the same radiograph where that states size and way of its pixels."""
+    facing = results.chest()
+    facing.ImagerPixelSpacing, facing.PatientOrientation = [0.2, 0.2], ["L", "F"]
+    placed = path.with_name("placed.dcm")
+    placed.write_bytes(every_kind(facing)["segmentation"])
+    alone, there = _volumes(path), _volumes(placed)
+    return f"{_in_words(alone)}; on a plane {_in_words(there)}"
+
+
+def _in_words(volumes: int) -> str:
+    return f"{volumes} volumes" if volumes else "refused"
+
+
+def _volumes(path: Path) -> int:
+    folder = path.with_suffix("")
+    folder.mkdir()
+    arguments = ("--inputDICOM", str(path), "--outputDirectory", str(folder))
+    _run(_script("segimage2itkimage"), *arguments, "--outputType", "nrrd")
+    return len(list(folder.glob("*.nrrd")))
+
+
+def _script(name: str) -> str:
+    return str(Path(sysconfig.get_path("scripts")) / name)
+
+
+def _never_looked_for() -> str:
+    return wording.words("en").catalogue.says.never_looked_for
+
+
+_READ: Mapping[str, Callable[[str, Path, Observed], str]] = {
+    "dsrdump": _dsrdump,
+    "dsr2html": _dsr2html,
+    "dcmj2pnm": _dcmj2pnm,
+    "dcmpschk": _dcmpschk,
+    "dcmp2pgm": _dcmp2pgm,
+    "dcmqi": _dcmqi,
+}
+
+
+def _run(*command: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+
+
+def _complaints(done: subprocess.CompletedProcess[str]) -> list[str]:
+    """What a tool of DCMTK complains of."""
+    return [line for line in done.stderr.splitlines() if re.match(r"[EWF]:", line)]
 
 
 def _by_slicers_rule(path: Path) -> str:
@@ -375,10 +498,11 @@ def _by_weasis_rule(path: Path) -> str:
 
 def table(found: Observed) -> str:
     """The table of docs/viewers.md."""
-    lines = [f"| object | {' | '.join(VIEWERS)} |", "|" + "---|" * (len(VIEWERS) + 1)]
-    for kind in KINDS:
-        cells = " | ".join(found.seen.get((kind, viewer), "") for viewer in VIEWERS)
-        lines.append(f"| `{kind}` | {cells} |")
+    kinds = " | ".join(f"`{kind}`" for kind in KINDS)
+    lines = [f"| viewer | {kinds} |", "|" + "---|" * (len(KINDS) + 1)]
+    for viewer in VIEWERS:
+        cells = " | ".join(found.seen.get((kind, viewer), "") for kind in KINDS)
+        lines.append(f"| {viewer} | {cells} |")
     return "\n".join(lines)
 
 
@@ -400,7 +524,7 @@ def keep(pages: Mapping[str, Pixels], folder: Path) -> None:
     """Every picture of the browser, for people who look at a run afterwards."""
     folder.mkdir(parents=True, exist_ok=True)
     for name, picture in pages.items():
-        Image.fromarray(picture).save(folder / f"ohif-{name}.png")
+        Image.fromarray(picture).save(folder / f"{name}.png")
 
 
 if __name__ == "__main__":
