@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -209,21 +209,22 @@ KNOWN = {
 @pytest.mark.parametrize(
     ("told", "changed"),
     [
-        ({}, set()),
-        ({"patient_name": "YAMADA^TAROU^^^ "}, set()),
-        ({"patient_name": "Yamada^Tarou=山田^太郎=やまだ^たろう"}, set()),
-        ({"patient_name": "Yamada^Tarou=??^??"}, set()),
-        ({"patient_name": "Suzuki^Tarou"}, {"patient_name"}),
-        ({"issuer_of_patient_id": "HOSPITAL"}, set()),
-        ({"patient_birth_date": "1970.01.01"}, set()),
-        ({"patient_birth_date": "19700102"}, {"patient_birth_date"}),
-        ({"accession_number": "B"}, {"accession_number"}),
-        ({"patient_id": "2"}, {"patient_id", "patient_name", "patient_birth_date"}),
+        ({}, ()),
+        ({"patient_name": "YAMADA^TAROU^^^ "}, ()),
+        ({"patient_name": "Yamada^Tarou=山田^太郎=やまだ^たろう"}, ()),
+        ({"patient_name": "Yamada^Tarou=??^??"}, ()),
+        ({"patient_name": "Suzuki^Tarou"}, ("patient_name",)),
+        ({"issuer_of_patient_id": "HOSPITAL"}, ()),
+        ({"patient_birth_date": "1970.01.01"}, ()),
+        ({"patient_birth_date": "19700102"}, ("patient_birth_date",)),
+        ({"accession_number": "B"}, ("accession_number",)),
+        ({"patient_id": "2"}, ("patient_id", "patient_name", "patient_birth_date")),
     ],
-    ids=str,
 )
-def test_what_is_written_otherwise_is_no_change(told: dict[str, str], changed: set[str]) -> None:
-    assert set(query.Listed(**told).changes(KNOWN)) == changed
+def test_what_is_written_otherwise_is_no_change(
+    told: dict[str, str], changed: Sequence[str]
+) -> None:
+    assert set(query.Listed(**told).changes(KNOWN)) == set(changed)
 
 
 def test_a_pacs_of_another_character_set_says_the_same_name(
