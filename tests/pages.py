@@ -29,7 +29,7 @@ def main() -> None:
         page.resize(THUMBNAIL, Image.Resampling.LANCZOS).save(FOLDER / f"{language}-small.png")
         if language == "de":
             small = page.resize((1120, 700), Image.Resampling.LANCZOS)
-            small.quantize(160).save(viewers.DOCS / "capture-de.png", optimize=True)
+            small.save(viewers.DOCS / "capture-de.png", optimize=True)
         print(FOLDER / f"{language}.png")
 
 

@@ -188,6 +188,7 @@ def _observe_in_ohif(page: Browser, viewer: str, found: Observed) -> None:
     _click_series(page, _TITLED)
     _eventually(lambda: "Pneumothorax" in page.text(), 4)
     found.under_the_standards_title = page.text()
+    _open_study(page, viewer)  # what that object did to the page is not to be blamed on ours
     for kind in ("sr", "regions", "text"):
         _observe_one(page, kind, found)
 
@@ -196,9 +197,15 @@ def _observe_one(page: Browser, kind: str, found: Observed) -> None:
     offset, is_shown, sentence = _STEPS[kind]
     _click_series(page, settings.Report().series_number + offset)
     seen = _eventually(lambda: is_shown(page, found), 20 if kind != "segmentation" else 4)
+    # a page that fails says so a moment later
+    said_wrong = _eventually(lambda: _WRONG in page.text(), 2)
     found.pages[kind], found.words[kind] = page.picture(), page.text()
-    failed = "fails" if page.errors else "not shown"
-    found.seen[kind, OHIF] = sentence if seen else failed
+    failed = "fails" if page.errors or said_wrong else "not shown"
+    found.seen[kind, OHIF] = sentence if seen and not said_wrong else failed
+
+
+#: What OHIF says over a page that threw.
+_WRONG = "Something went wrong"
 
 
 def _eventually(condition: Callable[[], bool], seconds: float) -> bool:
@@ -517,7 +524,7 @@ def write(found: Observed, docs: Path = DOCS) -> None:
     page.write_text(f"{before}{BEGIN}\n\n{table(found)}\n\n{END}{after}")
     for kind, name in SHOWN.items():
         picture = Image.fromarray(found.pages[kind]).resize((1120, 700), Image.Resampling.LANCZOS)
-        picture.quantize(160).save(docs / name, optimize=True)
+        picture.save(docs / name, optimize=True)
 
 
 def keep(pages: Mapping[str, Pixels], folder: Path) -> None:
