@@ -2,10 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 
+from prescreen.dicom.wording import LOUD, in_state, ordered
 from prescreen.settings import Report
-from prescreen.study import Audience, Finding, FindingState, ImageResult, Model
+from prescreen.study import (
+    POINTING_PATIENTS,
+    Audience,
+    Finding,
+    FindingState,
+    FloatArray,
+    ImageResult,
+    Model,
+    Screening,
+)
 
 
 def for_audience(
@@ -52,3 +63,40 @@ def reaches_bar(model: Model, label: str, view: str | None, bar: Report) -> bool
     (unknown, supine) does not.
     """
     return model.figures_of(label).reaches(view, bar.release_auroc, bar.release_positives)
+
+
+def attention_of(
+    shown: ImageResult, screening: Screening, settings: Report
+) -> Mapping[str, FloatArray]:
+    """The attention maps that may leave with a result as its audience may see it, by urgency.
+
+    Those of findings shown as flagged or undetermined whose maps were proven to point better than
+    a fixed point, and none unless the settings say so. An empty map shows nothing.
+    """
+    if settings.attention == "off":
+        return {}
+    proven = screening.model.pointing_proven
+    loud = in_state(ordered(shown.findings, settings.urgency), *LOUD)
+    maps = {f.label: screening.attention.get(f.label) for f in loud if f.label in proven}
+    return {label: map_ for label, map_ in maps.items() if map_ is not None and map_.any()}
+
+
+def attention_in_words(model: Model, settings: Report) -> str:
+    """Of which findings the attention is shown where they are flagged, or why of none."""
+    if settings.attention == "off":
+        return "off: where the network looked is not shown"
+    if model.pointing_proven:
+        return f"where the network looked is shown for {', '.join(model.pointing_proven)}"
+    measured = [figures.label for figures in model.figures if figures.pointing is not None]
+    if not measured:
+        why = "the manifest of these weights states no pointing game"
+    else:
+        why = (
+            f"of the {len(measured)} findings with a pointing game none has, on at least "
+            f"{POINTING_PATIENTS} patients kept out of the training, a hit rate whose lower bound "
+            "is above that of one fixed point, its own and that of all findings together"
+        )
+    return (
+        f"report.attention = {settings.attention!r}, but where the network looked is shown for no "
+        f"finding: {why}; python -m train.pointing states one, or set it to 'off'"
+    )

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from prescreen import frontal, housekeeping, node
+from prescreen.audience import attention_in_words
 from prescreen.dicom.language import face
 from prescreen.dicom.send import echo
 from prescreen.dicom.tls import for_listening
@@ -35,6 +36,7 @@ def run(settings: Settings, config: Path | None) -> list[Check]:
     checks = [Check("settings", True, source), *door(settings)]
     checks.append(Check("metrics", True, _metrics(settings)))
     checks.append(_tried("weights", lambda: _weights(settings)))
+    checks.append(_tried("attention", lambda: _attention(settings)))
     checks.append(_tried("language", lambda: _language(settings)))
     checks.append(_tried("engine", lambda: _engine(settings)))
     checks.append(_tried("store", lambda: _store(settings)))
@@ -96,6 +98,15 @@ def _weights(settings: Settings) -> str:
         f"{folder}: findings {found.version} {found.sha256[:12]}, "
         f"lungs and heart {drawn.version} {drawn.sha256[:12]}"
     )
+
+
+def _attention(settings: Settings) -> str:
+    """SettingsError where it is asked for and the weights prove it of no finding."""
+    model = describe(node.weights_dir(settings))
+    said = attention_in_words(model, settings.report)
+    if settings.report.attention != "off" and not model.pointing_proven:
+        raise SettingsError(said)
+    return said
 
 
 def _language(settings: Settings) -> str:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import datetime
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from prescreen.audience import for_audience, reaches_bar
+from prescreen.audience import attention_of, for_audience, reaches_bar
 from prescreen.dicom import capture, narrative, presentation, regions, report, segmentation
+from prescreen.dicom.attention_page import portions
 from prescreen.dicom.document import Document, Predecessor
 from prescreen.dicom.language import ENGLISH
 from prescreen.dicom.transcoding import in_unicode
@@ -19,6 +21,7 @@ from prescreen.study import (
     LABELS,
     Anatomy,
     Audience,
+    FloatArray,
     ImageResult,
     Model,
     Outcome,
@@ -97,6 +100,17 @@ class _Study:
             if image.screening is not None and result.outcome is Outcome.SCREENED
         }
 
+    @property
+    def attention(self) -> dict[str, Mapping[str, FloatArray]]:
+        """The attention maps that may leave, by SOP Instance UID of images that have any."""
+        settings = self.edition.settings
+        found = {
+            result.header.sop_instance_uid: attention_of(result, image.screening, settings)
+            for image, result in zip(self.images, self.shown, strict=True)
+            if image.screening is not None and result.outcome is Outcome.SCREENED
+        }
+        return {uid: maps for uid, maps in found.items() if maps}
+
     def document(self, item: ResultObject, results: Sequence[ImageResult]) -> Document:
         """A document that speaks of `results`.
 
@@ -169,12 +183,12 @@ def _sr(study: _Study) -> Iterator[Written]:
 
 def _regions(study: _Study) -> Iterator[Written]:
     """Of the images at hand; those of an earlier report have theirs."""
-    anatomies = study.anatomies
+    anatomies, attention = study.anatomies, study.attention
     drawn = [result for result in study.shown if result.header.sop_instance_uid in anatomies]
-    if regions.has_regions(drawn, anatomies):
+    if attention or regions.has_regions(drawn, anatomies):
         item = _described("regions", report.COMPREHENSIVE_3D_SR, study.edition, "regions")
-        document = study.document(item, drawn)
-        yield Written(item, regions.regions_report(document, anatomies))
+        document, below_bar = study.document(item, drawn), study.edition.below_bar(drawn)
+        yield Written(item, regions.regions_report(document, anatomies, attention, below_bar))
 
 
 def _text(study: _Study) -> Iterator[Written]:
@@ -240,7 +254,7 @@ def _overlays(
 def _captures(study: _Study) -> Iterator[Written]:
     """Beside a frontal image that was screened a lateral one stands in the report alone.
 
-    It needs no notice.
+    It needs no notice. The pages of where the network looked come after all others.
     """
     series = generate_uid()
     results = [*study.shown, *study.kept]
@@ -249,11 +263,11 @@ def _captures(study: _Study) -> Iterator[Written]:
         listed_only = is_screened and is_other_view(result)
         if result.outcome is not Outcome.OUT_OF_SCOPE and not listed_only:
             yield _capture(study, image, result, series, number)
+    yield from _attention_captures(study, series)
 
 
-def _capture(study: _Study, image: Image, result: ImageResult, series: str, number: int) -> Written:
-    edition = study.edition
-    item = ResultObject(
+def _page(edition: Edition, result: ImageResult, series: str, number: int) -> ResultObject:
+    return ResultObject(
         kind="capture",
         audience=edition.audience,
         sop_class_uid=capture.SECONDARY_CAPTURE,
@@ -262,19 +276,55 @@ def _capture(study: _Study, image: Image, result: ImageResult, series: str, numb
         file_name=f"{edition.audience}-capture-{number}.dcm",
         source_sop_instance_uid=result.header.sop_instance_uid,
     )
+
+
+def _shared(study: _Study, item: ResultObject, result: ImageResult, number: int) -> dict[str, Any]:
+    """What every page of an image is made with."""
+    edition = study.edition
+    return {
+        "settings": edition.settings,
+        "made": edition.made,
+        "series_instance_uid": item.series_instance_uid,
+        "sop_instance_uid": item.sop_instance_uid,
+        "instance_number": number,
+        "replaces": edition.replaced.made if edition.replaced else None,
+        "below_bar": edition.below_bar([result]),
+        "patient": study.images[-1].source,
+    }
+
+
+def _capture(study: _Study, image: Image, result: ImageResult, series: str, number: int) -> Written:
+    edition = study.edition
+    item = _page(edition, result, series, number)
     page = capture.capture(
         image.source,
         image.picture(),
         image.screening.anatomy if image.screening else None,
         result,
         edition.model,
-        settings=edition.settings,
-        made=edition.made,
-        series_instance_uid=series,
-        sop_instance_uid=item.sop_instance_uid,
-        instance_number=number,
-        replaces=edition.replaced.made if edition.replaced else None,
-        below_bar=edition.below_bar([result]),
-        patient=study.images[-1].source,
+        **_shared(study, item, result, number),
     )
     return Written(item, page.part10, page.pixels)
+
+
+def _attention_captures(study: _Study, series: str) -> Iterator[Written]:
+    """The pages of where the network looked at each image; they need its picture."""
+    attention, numbers = study.attention, itertools.count(len(study.images) + 1)
+    for image, result in zip(study.images, study.shown, strict=True):
+        pages = portions(attention.get(result.header.sop_instance_uid, {}))
+        radiograph = image.picture() if pages else None
+        if radiograph is None:
+            continue
+        for place, maps in enumerate(pages, start=1):
+            number = next(numbers)
+            item = _page(study.edition, result, series, number)
+            page = capture.attention_capture(
+                image.source,
+                radiograph,
+                maps,
+                result,
+                study.edition.model,
+                number=(place, len(pages)),
+                **_shared(study, item, result, number),
+            )
+            yield Written(item, page.part10, page.pixels)

@@ -23,13 +23,14 @@ from typing import TYPE_CHECKING, Any, Protocol
 from sqlalchemy import Engine
 
 from prescreen import __version__, frontal, gate, pipeline
+from prescreen.audience import attention_in_words
 from prescreen.dicom.heap import keep_freed
 from prescreen.dicom.image import LEAST_SIDE, Decoder, read_image
 from prescreen.dicom.language import face
 from prescreen.dicom.send import Sender
 from prescreen.errors import SettingsError, StoreError, WeightsError
 from prescreen.line import Line
-from prescreen.settings import Settings
+from prescreen.settings import Report, Settings
 from prescreen.store import audit, reader
 from prescreen.store.choice import Choice, Choices
 from prescreen.store.commitments import Commitments
@@ -38,7 +39,7 @@ from prescreen.store.guard import Guard
 from prescreen.store.outbox import Outbox
 from prescreen.store.queue import Queue, utc_now
 from prescreen.store.spool import Spool
-from prescreen.study import Incoming, Job, Unfinished
+from prescreen.study import Incoming, Job, Model, Unfinished
 from prescreen.supervisor import GRACE, ROLES, Supervisor, heed_supervisor
 from prescreen.worker import Worker, stop_on_signals
 
@@ -321,7 +322,8 @@ def _worker(settings: Settings, store: Store, decoder: Decoder, screener: Screen
         rules=gate.VERSION,
     )
     engine = {"engine": model.findings.engine, "passed_over": list(screener.passed_over)}
-    audit.record(store.engine, "weights.loaded", {"weights": weights, **engine})
+    shown = _attention_shown(model, settings.report)
+    audit.record(store.engine, "weights.loaded", {"weights": weights, **engine, **shown})
     logger.info("screening with weights %s (%s)", model.findings.sha256[:12], model.findings.engine)
     return Worker(
         lambda: claim() if store.queue.is_due() else [],
@@ -331,6 +333,18 @@ def _worker(settings: Settings, store: Store, decoder: Decoder, screener: Screen
         longest=limits.stuck_seconds,
         news=News(store.engine),
     )
+
+
+def _attention_shown(model: Model, report: Report) -> dict[str, Any]:
+    """For the audit: of which findings attention is shown, where that is asked for.
+
+    That it is shown for none is said loud; the node goes on without.
+    """
+    if report.attention == "off":
+        return {}
+    level = logging.INFO if model.pointing_proven else logging.WARNING
+    logger.log(level, "%s", attention_in_words(model, report))
+    return {"attention": list(model.pointing_proven)}
 
 
 def deliver(

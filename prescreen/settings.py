@@ -198,17 +198,16 @@ class Report(Section):
     urgency: tuple[Label, ...] = URGENCY
     release_auroc: float = Field(default=RELEASE_AUROC, ge=0.5, le=1)
     release_positives: int = Field(default=RELEASE_POSITIVES, ge=0)
-    attention: bool = False
+    attention: Literal["off", "where_proven"] = "off"
     language: Literal["en", "de", "zh"] = "en"
     font: Path | None = None
     capture_rows: int = Field(default=1080, ge=720, le=2160)
 
-    @field_validator("attention")
+    @field_validator("attention", mode="before")
     @classmethod
-    def _not_yet(cls, value: bool) -> bool:
-        if value:
-            raise ValueError("attention maps do not leave the node in this version: leave it off")
-        return value
+    def _as_it_was(cls, value: object) -> object:
+        """Settings files of earlier versions may say false, which was all that could be said."""
+        return "off" if value is False else value
 
     @field_validator("urgency")
     @classmethod

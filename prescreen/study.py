@@ -43,6 +43,10 @@ LABELS: tuple[str, ...] = (
 RELEASE_AUROC = 0.80
 RELEASE_POSITIVES = 50
 
+#: Patients whose boxes a pointing game needs before it shows anything: with fewer, the interval of
+#: its hit rate is wider than a third.
+POINTING_PATIENTS = 30
+
 #: The organs of the segmentation, in the order of `Anatomy.masks`. Left is the patient's left,
 #: which lies on the right of a frontal radiograph.
 ORGANS: tuple[str, ...] = ("left_lung", "right_lung", "heart")
@@ -343,12 +347,41 @@ class ViewFigures:
 
 
 @dataclass(frozen=True)
+class Pointing:
+    """How often the place that a label's attention map is hottest at lies in a radiologist's box.
+
+    Shares, 0…1, of `boxes` on radiographs of `patients`; `low` is the lower 95 % bound. One point
+    that never looks, the mean centre of the label's boxes on other radiographs, hits `fixed_point`
+    of them, and `fixed_point_of_all` is the same over the boxes of all labels. `held_out`: the
+    weights were trained on no radiograph of these patients.
+    """
+
+    hit_rate: float
+    low: float
+    fixed_point: float
+    fixed_point_of_all: float
+    boxes: int
+    patients: int
+    held_out: bool
+
+    @property
+    def is_proven(self) -> bool:
+        """Whether the map points better than a point that never looks: only then it is shown.
+
+        Of a disease of either side that point lies between the two and hits next to nothing, so
+        what it hits of all labels has to be beaten as well.
+        """
+        enough = self.held_out and self.patients >= POINTING_PATIENTS
+        return enough and self.low > max(self.fixed_point, self.fixed_point_of_all)
+
+
+@dataclass(frozen=True)
 class LabelFigures:
     """How good the weights are at one label, from the manifest (pooled validation figures).
 
     `by_view` holds the figures for PA and for AP where there are any: a finding without figures
     for the view at hand is not evaluated on its way to a release audience. `threshold` is None
-    where the weights cannot answer for the label.
+    where the weights cannot answer for the label, `pointing` where nobody has measured it.
     """
 
     label: str
@@ -359,6 +392,7 @@ class LabelFigures:
     sensitivity: float | None
     specificity: float | None
     by_view: Mapping[str, ViewFigures] = field(default_factory=dict)
+    pointing: Pointing | None = None
 
     def reaches(
         self, view: str | None, auroc: float = RELEASE_AUROC, positives: int = RELEASE_POSITIVES
@@ -396,6 +430,12 @@ class Model:
 
     def figures_of(self, label: str) -> LabelFigures:
         return next(f for f in self.figures if f.label == label)
+
+    @property
+    def pointing_proven(self) -> tuple[str, ...]:
+        """The labels whose attention maps were shown to point better than a fixed point."""
+        known = [(figures.label, figures.pointing) for figures in self.figures]
+        return tuple(label for label, pointing in known if pointing and pointing.is_proven)
 
 
 @dataclass(frozen=True)

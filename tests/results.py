@@ -27,6 +27,7 @@ from prescreen.study import (
     Model,
     Network,
     Outcome,
+    Radiograph,
 )
 
 MADE = datetime.datetime(2026, 3, 4, 10, 52, 7, tzinfo=datetime.UTC)
@@ -114,6 +115,22 @@ def anatomy(side: int = 256) -> Anatomy:
     left, right = ellipse(0.5, 0.72, 0.36, 0.155), ellipse(0.5, 0.30, 0.36, 0.145)
     masks = np.stack([left & ~heart, right & ~heart, heart])
     return Anatomy(masks, (0.97, 0.96, 0.94))
+
+
+def radiograph(shape: tuple[int, int], pixels: FloatArray | None = None) -> Radiograph:
+    """A radiograph of the real chest's header, by default a ramp."""
+    header = replace(chest_header(), rows=shape[0], columns=shape[1])
+    return Radiograph(header, ramp(shape) if pixels is None else pixels, shape, None, "0" * 64)
+
+
+def attention() -> dict[str, FloatArray]:
+    """Where the networks might have looked at two flagged findings: one cell each, and near it."""
+    maps = {}
+    for label, row, column in (("Pneumothorax", 1, 5), ("Effusion", 5, 1)):
+        maps[label] = np.full((7, 7), 0.1, np.float32)
+        maps[label][row - 1 : row + 2, column - 1 : column + 2] = 0.4
+        maps[label][row, column] = 1.0
+    return maps
 
 
 def document(

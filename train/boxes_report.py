@@ -79,7 +79,8 @@ def reported(located: Sequence[Located], listed: Sequence[DrawnBox]) -> dict[str
     """All figures of `boxes`, ready for JSON; `listed` are all boxes of the list.
 
     `n_missing` counts those without a picture that could be read, and those of findings that the
-    weights cannot answer for.
+    weights cannot answer for. `pointing_game` is what `train.pointing` states in a manifest, and
+    `radiographs` are those it was played on.
     """
     drawn = [one.drawn for one in located]
     points = [boxes.hottest(one.attention) for one in located]
@@ -111,6 +112,8 @@ def reported(located: Sequence[Located], listed: Sequence[DrawnBox]) -> dict[str
             drawn,
             [a - b for a, b in zip(_hits(drawn, points), _hits(drawn, fixed), strict=True)],
         ),
+        "pointing_game": _games(drawn, _hits(drawn, points), _hits(drawn, fixed)),
+        "radiographs": sorted({one.stem for one in drawn}),
         "flagged": _means(drawn, [float(one.shown) for one in located]),
         "empty_maps": _means(drawn, [float(one.found is None) for one in located]),
         "paper_table_3": paper.TABLE_3,
@@ -126,6 +129,28 @@ def _rows(drawn: Sequence[DrawnBox]) -> dict[str, list[int]]:
 
 def _hits(drawn: Sequence[DrawnBox], points: Sequence[Point | None]) -> list[float]:
     return [float(boxes.holds(one.box, p)) for one, p in zip(drawn, points, strict=True)]
+
+
+def _games(
+    drawn: Sequence[DrawnBox], hits: Sequence[float], fixed: Sequence[float]
+) -> dict[str, dict[str, Any]]:
+    """For each finding how often its map and a fixed point hit, over all its boxes."""
+    of_all = {"fixed_point_of_all": float(np.mean(fixed))}
+    return {
+        label: _game([drawn[i].patient for i in rows], [hits[i] for i in rows])
+        | {"fixed_point": float(np.mean([fixed[i] for i in rows]))}
+        | of_all
+        for label, rows in _rows(drawn).items()
+    }
+
+
+def _game(patients: Sequence[str], hits: Sequence[float]) -> dict[str, Any]:
+    """The lower bound is the lower one of the bootstrap's by patient and of Wilson's on patients:
+    of few boxes that were all hit the bootstrap alone would say that none is ever missed."""
+    rate, number = float(np.mean(hits)), len(set(patients))
+    drawn_low = (figures.mean_interval(hits, patients, _SEED) or (0.0, 1.0))[0]
+    low = min(drawn_low, figures.share_interval(rate, number)[0])
+    return {"hit_rate": rate, "low": low, "boxes": len(hits), "patients": number}
 
 
 def _means(drawn: Sequence[DrawnBox], values: Sequence[float]) -> dict[str, Any]:

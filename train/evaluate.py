@@ -107,8 +107,10 @@ def evaluate_boxes(
 ) -> tuple[Report, list[boxes_report.Located]]:
     """Figures of where the networks look, on radiographs with drawn boxes."""
     drawn = boxes.read_boxes(listed)
-    located = boxes_report.locate(images, drawn, Screener(weights, engine_name=engine))
-    return boxes_report.reported(located, drawn), located
+    screener = Screener(weights, engine_name=engine)
+    located = boxes_report.locate(images, drawn, screener)
+    report = boxes_report.reported(located, drawn)
+    return {"weights_sha256": screener.model.findings.sha256, **report}, located
 
 
 def _boxes(chosen: Arguments) -> tuple[Report, list[str]]:

@@ -1,15 +1,21 @@
-"""Screenings → one Secondary Capture per image: the page of a result, for eyes (PS3.3 A.8.1)."""
+"""Screenings → Secondary Captures: the page of a result, for eyes (PS3.3 A.8.1).
+
+One for each image, and where the settings ask for it one more: where the network looked.
+"""
 
 from __future__ import annotations
 
 import datetime
 import io
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import pydicom
 from PIL import Image
 
 from prescreen.dicom import wording
+from prescreen.dicom.attention_page import Looked
+from prescreen.dicom.attention_page import draw as draw_attention
 from prescreen.dicom.attributes import Attributes
 from prescreen.dicom.codes import SOURCE_IMAGE
 from prescreen.dicom.content import concept_item
@@ -24,7 +30,7 @@ from prescreen.dicom.modules import (
 )
 from prescreen.dicom.page import draw
 from prescreen.settings import Report
-from prescreen.study import Anatomy, ImageResult, Model, Outcome, Radiograph
+from prescreen.study import Anatomy, FloatArray, ImageResult, Model, Outcome, Radiograph
 
 SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
 
@@ -63,28 +69,86 @@ def capture(
     Native Explicit VR Little Endian: RLE would halve the bytes and take four times the processor
     time of all the rest.
     """
-    local = local_time(source, made)
-    before = None if replaces is None else local_time(source, replaces)
+    local, before = _local_times(source, made, replaces)
     pixels = draw(
         result, radiograph, anatomy, model, settings, local, replaces=before, below_bar=below_bar
     )
-    words = wording.fitting(settings.language, patient or source)
-    elements = patient_and_study(patient or source, result.header.study_instance_uid)
-    elements.put("SOPClassUID", SECONDARY_CAPTURE)
-    elements.put("SOPInstanceUID", sop_instance_uid)
-    put_times(elements, local)
-    put_equipment(elements, settings.manufacturer, model, local)
-    screened = result.outcome is Outcome.SCREENED
-    titles, says = words.catalogue.titles, words.catalogue.says
-    _put_series(elements, source, titles.capture if screened else titles.notice)
-    elements.put("SeriesInstanceUID", series_instance_uid)
-    elements.put("SeriesNumber", str(settings.series_number + 1))
-    elements.put("DerivationDescription", f"{says.banner}: {says.composed}".encode())
-    _put_image(elements, source, result, instance_number)
-    _put_pixel_description(elements, pixels)
-    # Pixel Data is the last element: five megabytes that are copied once, not at every joint
-    encoded = (elements.encoded(), pixel_data_head(pixels.nbytes), pixels.data)
-    return Capture(part10(SECONDARY_CAPTURE, sop_instance_uid, IMPLEMENTATION, encoded), pixels)
+    composed = wording.fitting(settings.language, patient or source).catalogue.says.composed
+    uids = series_instance_uid, sop_instance_uid
+    sheet = _Sheet(source, patient or source, result, model, settings, local, *uids)
+    return sheet.filed(pixels, composed, instance_number)
+
+
+def attention_capture(
+    source: pydicom.Dataset,
+    radiograph: Radiograph,
+    maps: Mapping[str, FloatArray],
+    result: ImageResult,
+    model: Model,
+    *,
+    settings: Report,
+    made: datetime.datetime,
+    series_instance_uid: str,
+    sop_instance_uid: str,
+    instance_number: int = 2,
+    number: tuple[int, int] = (1, 1),
+    replaces: datetime.datetime | None = None,
+    below_bar: frozenset[str] = frozenset(),
+    patient: pydicom.Dataset | None = None,
+) -> Capture:
+    """A page of where the network looked, in the series of the image's capture.
+
+    `maps` are attention maps, (h, w) of 0…1, that may leave, by label and in order; `number` is
+    which of how many such pages it is. The rest is as for `capture`.
+    """
+    local, before = _local_times(source, made, replaces)
+    looked = Looked(result, maps, model, local, before, below_bar, number)
+    pixels = draw_attention(looked, radiograph, settings)
+    composed = wording.fitting(settings.language, patient or source).catalogue.looked.composed
+    uids = series_instance_uid, sop_instance_uid
+    sheet = _Sheet(source, patient or source, result, model, settings, local, *uids)
+    return sheet.filed(pixels, composed, instance_number)
+
+
+def _local_times(
+    source: pydicom.Dataset, made: datetime.datetime, replaces: datetime.datetime | None
+) -> tuple[datetime.datetime, datetime.datetime | None]:
+    return local_time(source, made), None if replaces is None else local_time(source, replaces)
+
+
+@dataclass(frozen=True, eq=False)
+class _Sheet:
+    """Where a page is filed, and under which patient; `local` is by the clock of the source."""
+
+    source: pydicom.Dataset
+    patient: pydicom.Dataset
+    result: ImageResult
+    model: Model
+    settings: Report
+    local: datetime.datetime
+    series_instance_uid: str
+    sop_instance_uid: str
+
+    def filed(self, pixels: Page, composed: str, instance_number: int) -> Capture:
+        """The page as a DICOM file; `composed` says in words what it is made of."""
+        words = wording.fitting(self.settings.language, self.patient)
+        elements = patient_and_study(self.patient, self.result.header.study_instance_uid)
+        elements.put("SOPClassUID", SECONDARY_CAPTURE)
+        elements.put("SOPInstanceUID", self.sop_instance_uid)
+        put_times(elements, self.local)
+        put_equipment(elements, self.settings.manufacturer, self.model, self.local)
+        screened = self.result.outcome is Outcome.SCREENED
+        titles, says = words.catalogue.titles, words.catalogue.says
+        _put_series(elements, self.source, titles.capture if screened else titles.notice)
+        elements.put("SeriesInstanceUID", self.series_instance_uid)
+        elements.put("SeriesNumber", str(self.settings.series_number + 1))
+        elements.put("DerivationDescription", f"{says.banner}: {composed}".encode())
+        _put_image(elements, self.source, self.result, instance_number)
+        _put_pixel_description(elements, pixels)
+        # Pixel Data is the last element: five megabytes that are copied once, not at every joint
+        encoded = (elements.encoded(), pixel_data_head(pixels.nbytes), pixels.data)
+        file = part10(SECONDARY_CAPTURE, self.sop_instance_uid, IMPLEMENTATION, encoded)
+        return Capture(file, pixels)
 
 
 def png(pixels: Page) -> bytes:

@@ -129,6 +129,10 @@ FINDING_SITE = _sct("363698007", "Finding Site")
 CERTAINTY_OF_FINDING = _dcm("111012", "Certainty of Finding")
 ALGORITHM_OUTPUT = _local("algorithm-output", "Algorithm output, not a certainty of finding")
 
+# --- where the network looked: why it said so, never what is there ------------------------------
+VISUAL_EXPLANATION = _dcm("130401", "Visual explanation")
+CLASS_ACTIVATION = _dcm("130402", "Class activation")  # CID 217
+
 # --- run status: CID 6042 -----------------------------------------------------------------------
 SUMMARY_OF_DETECTIONS = _dcm("111064", "Summary of Detections")
 SUCCEEDED = _dcm("111222", "Succeeded")

@@ -78,6 +78,7 @@ class Titles:
     capture: str
     findings: str
     regions: str
+    regions_looked: str
     presentation: str
     segmentation: str
     text: str
@@ -106,6 +107,23 @@ class PageWords:
     undetermined_why: str
     made: str
     replaces: str
+
+
+@dataclass(frozen=True)
+class Looked:
+    """Where the network looked: on a page of its own, and beside the regions."""
+
+    name: str
+    is_not: str
+    unmarked: str
+    region: str
+    composed: str
+    least: str
+    most: str
+    scaled: str
+    hits: str
+    hit: str
+    not_proven: str
 
 
 @dataclass(frozen=True)
@@ -152,6 +170,7 @@ class Catalogue:
     says: Says
     titles: Titles
     page: PageWords
+    looked: Looked
     changes: Changes
     headings: Mapping[str, str]
     findings: Mapping[str, str]
@@ -169,7 +188,7 @@ class Catalogue:
     def texts(self) -> dict[str, str]:
         """Every text by its place in the file: `says.banner`."""
         found = {}
-        for section in ("says", "titles", "page", "changes"):
+        for section in _SECTIONS:
             for key, text in vars(getattr(self, section)).items():
                 found[f"{section}.{key}"] = text
         for section in ("headings", "findings", "undetermined", "reasons"):
@@ -182,6 +201,7 @@ _SECTIONS: Mapping[str, type[Any]] = {
     "says": Says,
     "titles": Titles,
     "page": PageWords,
+    "looked": Looked,
     "changes": Changes,
 }
 

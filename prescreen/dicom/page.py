@@ -117,7 +117,8 @@ def grid_of(settings: Report) -> Grid:
     return Grid(settings.capture_rows, wording.words(settings.language), face)
 
 
-def _state(words: Words, state: FindingState) -> str:
+def state_in_words(words: Words, state: FindingState) -> str:
+    """A state as it stands beside a finding."""
     return str(getattr(words.catalogue.page, state.value))
 
 
@@ -145,7 +146,7 @@ def draw(
     `anatomy` is None where it is not to be shown. Times are shown as they are given.
     """
     grid = grid_of(settings)
-    page = _blank(grid).copy()
+    page = blank(grid).copy()
     _draw_radiograph(page, grid, result, radiograph, anatomy)
     if result.outcome is Outcome.SCREENED:
         y = _draw_headline(page, grid, result)
@@ -158,7 +159,7 @@ def draw(
 
 
 @functools.lru_cache(maxsize=4)
-def _blank(grid: Grid) -> Page:
+def blank(grid: Grid) -> Page:
     """What is the same on every page: ground and the banner above and below."""
     says = grid.words.catalogue.says
     page = np.full((grid.rows, grid.columns, 3), GROUND, np.uint8)
@@ -340,7 +341,7 @@ def _row(
     colour = LOUD if loud else TEXT if shown else GREYED
     title = words.name_of(label) + (" *" if marked and shown else "")
     grid.write(row, name, grid(1), title, grid(29), WHITE if loud else colour, ground, loud)
-    grid.write(row, says, grid(5), _state(words, state), grid(23), colour, ground, loud)
+    grid.write(row, says, grid(5), state_in_words(words, state), grid(23), colour, ground, loud)
     if shown:
         ink.fill(row, bar, grid(9), _bar_length(grid), grid(18), TRACK)
         found = words.tenths(sensitivity)
@@ -411,12 +412,11 @@ def _draw_foot(
 ) -> None:
     """From the bottom up: when and by what it was made, what is never looked for."""
     says = grid.words.catalogue
-    when = says.page.made.format(when=f"{made:%Y-%m-%d %H:%M}")
-    when += says.page.replaces.format(when=f"{replaces:%H:%M}") if replaces is not None else ""
+    when = made_in_words(grid.words, made, replaces)
     y = grid.rows - grid.band - grid(46)
     grid.write(page, grid.panel, y, when, grid(27), WHITE if replaces is not None else TEXT)
     y -= grid(32)
-    grid.write(page, grid.panel, y, _versions(model), grid(20), DIM)
+    grid.write(page, grid.panel, y, versions(model), grid(20), DIM)
     if result.outcome is not Outcome.SCREENED:
         return
     lines = grid.wrapped(says.says.never_looked_for, grid(23))
@@ -425,7 +425,15 @@ def _draw_foot(
         grid.write(page, grid.panel, y, line, grid(23), TEXT)
 
 
-def _versions(model: Model) -> str:
+def made_in_words(words: Words, made: datetime.datetime, replaces: datetime.datetime | None) -> str:
+    """When the page was made, and the one that it replaces."""
+    says = words.catalogue.page
+    when = says.made.format(when=f"{made:%Y-%m-%d %H:%M}")
+    return when + (says.replaces.format(when=f"{replaces:%H:%M}") if replaces is not None else "")
+
+
+def versions(model: Model) -> str:
+    """Software and weights, for the foot of a page."""
     parts = [f"prescreen {__version__}"]
     for network in (model.findings, model.lungs_heart):
         parts.append(f"{network.name.removeprefix('prescreen ')} {network.version}")

@@ -2,16 +2,20 @@
 
 The outlines of lungs and heart and the two diameters of the cardiothoracic ratio, in a document and
 a series of their own: viewers that draw regions (OHIF) fail on a document that also has groups
-without. They are what the node measured in, never where a finding lies.
+without. They are what the node measured in, never where a finding lies. Where the settings ask for
+it and the weights have proven it, also where the network looked at what it flagged: that explains a
+flag, and is coded as nothing else.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 
 import numpy as np
 
 from prescreen.dicom import codes
+from prescreen.dicom.attention import LEVEL, looked_at
 from prescreen.dicom.attributes import Attributes
 from prescreen.dicom.codes import Concept
 from prescreen.dicom.content import (
@@ -22,7 +26,7 @@ from prescreen.dicom.content import (
     polyline,
 )
 from prescreen.dicom.document import Document, Kind, image_library
-from prescreen.dicom.groups import algorithm, diameter, tracked, weights_in_words
+from prescreen.dicom.groups import algorithm, comment, diameter, tracked, weights_in_words
 from prescreen.dicom.outlines import outline
 from prescreen.dicom.report import COMPREHENSIVE_3D_SR
 from prescreen.study import Anatomy, FloatArray, ImageResult, Model
@@ -34,6 +38,11 @@ REGIONS = Kind(
     2,
     lambda titles: titles.regions,
 )
+
+#: The same with regions of where the network looked.
+WITH_ATTENTION = replace(REGIONS, description=lambda titles: titles.regions_looked)
+#: By SOP Instance UID of an image: the attention maps, (h, w) of 0…1, that may leave, by label.
+Attention = Mapping[str, Mapping[str, FloatArray]]
 
 #: Organs in the order of `Anatomy.masks`: what is tracked, the site, the side.
 ORGANS: tuple[tuple[str, Concept, Concept | None], ...] = (
@@ -52,22 +61,59 @@ def has_regions(results: Iterable[ImageResult], anatomies: Mapping[str, Anatomy]
     )
 
 
-def regions_report(document: Document, anatomies: Mapping[str, Anatomy]) -> bytes:
+def regions_report(
+    document: Document,
+    anatomies: Mapping[str, Anatomy],
+    attention: Attention | None = None,
+    below_bar: frozenset[str] = frozenset(),
+) -> bytes:
     """The regions of one study as a DICOM file; the same arguments give the same bytes.
 
     `anatomies` are those of images of the document, by SOP Instance UID; `has_regions` of both
-    is true.
+    is true. Findings in `below_bar` are marked as evaluation only.
     """
     manufacturer = document.settings.manufacturer
     groups: list[bytes] = []
     for result in document.results:
-        anatomy = anatomies.get(result.header.sop_instance_uid)
+        uid = result.header.sop_instance_uid
+        anatomy = anatomies.get(uid)
         if anatomy is not None:
             groups += _outlines(result, anatomy, document.model, manufacturer)
             groups += _diameters(result, document, manufacturer)
+            groups += _looked(result, document, (attention or {}).get(uid, {}), below_bar)
     measurements = container(CONTAINS, codes.IMAGING_MEASUREMENTS, groups)
     content = [*document.context(), image_library(document.results), measurements]
-    return document.part10(REGIONS, content)
+    is_shown = any((attention or {}).values())
+    return document.part10(WITH_ATTENTION if is_shown else REGIONS, content)
+
+
+def _looked(
+    result: ImageResult,
+    document: Document,
+    maps: Mapping[str, FloatArray],
+    below_bar: frozenset[str],
+) -> Iterator[bytes]:
+    """A region for each map. Neither finding nor site is coded: it is not where a disease lies."""
+    header, words = result.header, document.words
+    name, looked = document.settings.manufacturer, words.catalogue.looked
+    network = result.network or document.model.findings
+    parameters = (*weights_in_words(network), f"attention map, at least {LEVEL:g} of its peak")
+    for label, attention in maps.items():
+        points = looked_at(attention, header.rows or 0, header.columns or 0)
+        if points is None:
+            continue
+        told = [comment(looked.region.format(finding=words.name_of(label)))]
+        if label in below_bar:
+            told.append(
+                comment(f"{words.name_of(label)}: {words.catalogue.says.below_release_bar}.")
+            )
+        content = [
+            *algorithm(network, name, parameters),
+            code(CONTAINS, codes.VISUAL_EXPLANATION, codes.CLASS_ACTIVATION),
+            *told,
+            polyline(codes.IMAGE_REGION, points, header.sop_class_uid, header.sop_instance_uid),
+        ]
+        yield tracked(result, f"Where the network looked: {label}", content, template="1410")
 
 
 def _outlines(

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from prescreen.errors import WeightsError
-from prescreen.study import LABELS, ORGANS, Network, ViewFigures
+from prescreen.study import LABELS, ORGANS, Network, Pointing, ViewFigures
 
 #: The networks that a folder of weights must hold, with the outputs each must have.
 NETWORKS: dict[str, tuple[str, ...]] = {"lungs_heart": ORGANS, "findings": LABELS}
@@ -116,6 +116,43 @@ class Release:
 
 
 @dataclass(frozen=True)
+class PointingGame:
+    """Whether attention maps point where radiologists drew boxes, label by label.
+
+    Played with the tensors of digest `weights_sha256`; `radiographs` says in words on which ones.
+    """
+
+    weights_sha256: str
+    radiographs: str
+    findings: Mapping[str, Pointing] = field(default_factory=dict)
+
+    @classmethod
+    def parsed(cls, raw: Mapping[str, Any]) -> PointingGame:
+        """From a manifest's JSON. Raises ValueError where it could not be meant."""
+        found = {label: _pointing(label, told) for label, told in raw["findings"].items()}
+        return cls(str(raw["weights_sha256"]), str(raw["radiographs"]), found)
+
+
+def _pointing(label: str, raw: Mapping[str, Any]) -> Pointing:
+    found, of = Pointing(**raw), f"the pointing game of {label}"
+    shares = (found.hit_rate, found.low, found.fixed_point, found.fixed_point_of_all)
+    if not all(_is_number(share) and 0 <= share <= 1 for share in shares):
+        raise ValueError(f"{of}: its rates are not shares between 0 and 1")
+    if found.low > found.hit_rate:
+        raise ValueError(f"{of}: the lower bound is above the hit rate")
+    counts = (found.patients, found.boxes)
+    if not all(type(count) is int for count in counts) or not 1 <= counts[0] <= counts[1]:
+        raise ValueError(f"{of}: it needs boxes of at least one patient each")
+    if not isinstance(found.held_out, bool):
+        raise ValueError(f"{of}: held_out is neither true nor false")
+    return found
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+@dataclass(frozen=True)
 class Manifest:
     """What a set of weights is, what it may be relied on for, and how to tell that it is whole.
 
@@ -124,6 +161,7 @@ class Manifest:
     label to how its logit becomes a probability, which is what its threshold is compared with;
     without it the label is uncalibrated.
     `distance_limit` is the feature distance beyond which a radiograph is unlike those trained on.
+    `pointing` is None where nobody has looked whether the attention maps point at anything.
     `release` and `sha256`, that of the safetensors file, are computed by `write_manifest`; the
     identity in `device_uid` follows from the latter.
     """
@@ -148,6 +186,7 @@ class Manifest:
     not_evaluated: Mapping[str, str] = field(default_factory=dict)
     feature_statistics: FeatureStatistics | None = None
     release: Mapping[str, Release] = field(default_factory=dict)
+    pointing: PointingGame | None = None
     sha256: str = ""
 
     @property
@@ -210,6 +249,8 @@ def _parsed(raw: dict[str, Any]) -> Manifest:
     told = raw.get("feature_statistics")
     values["feature_statistics"] = None if told is None else FeatureStatistics(**told)
     values["release"] = {k: Release(**v) for k, v in raw.get("release", {}).items()}
+    game = raw.get("pointing")
+    values["pointing"] = None if game is None else PointingGame.parsed(game)
     values["not_evaluated"] = dict(raw.get("not_evaluated", {}))
     values["input_size"] = int(raw["input_size"])
     values["sha256"] = str(raw["sha256"])
@@ -231,6 +272,21 @@ def _check(manifest: Manifest) -> None:
     out_of_range = [k for k, v in manifest.thresholds.items() if not 0.0 < v < 1.0]
     if out_of_range:
         raise ValueError(f"the threshold of {out_of_range[0]} is not between 0 and 1")
+    if manifest.pointing is not None:
+        check_pointing(manifest.pointing, manifest, manifest.sha256)
+
+
+def check_pointing(game: PointingGame, manifest: Manifest, sha256: str) -> None:
+    """Raise ValueError unless the game is one of these labels and was played with these weights."""
+    strangers = [label for label in game.findings if label not in manifest.evaluated]
+    if manifest.network != "findings" or strangers:
+        what = strangers[0] if strangers else manifest.network
+        raise ValueError(f"the pointing game names {what}, of which no attention map is made")
+    if game.weights_sha256 != sha256:
+        raise ValueError(
+            f"the pointing game was played with other weights ({game.weights_sha256[:12]}…) than "
+            f"these ({sha256[:12]}…)"
+        )
 
 
 def bytes_of(path: Path) -> bytes:

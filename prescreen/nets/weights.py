@@ -32,9 +32,10 @@ from prescreen.nets.manifest import Calibration as Calibration
 from prescreen.nets.manifest import FeatureStatistics as FeatureStatistics
 from prescreen.nets.manifest import Manifest as Manifest
 from prescreen.nets.manifest import Metric as Metric
+from prescreen.nets.manifest import PointingGame as PointingGame
 from prescreen.nets.manifest import Release as Release
 from prescreen.nets.manifest import Source as Source
-from prescreen.nets.manifest import bytes_of
+from prescreen.nets.manifest import bytes_of, check_pointing
 from prescreen.nets.manifest import read_manifest as read_manifest
 from prescreen.study import (
     LABELS,
@@ -70,7 +71,7 @@ def write_manifest(
     Floating-point tensors are stored as `storage`; float16 is for weights whose AUROCs it was
     seen to leave alone. What the manifest says of release bar, feature statistics and digest is
     computed here. Each file appears whole or not at all; the manifest, which names the digest,
-    comes last.
+    comes last. Raises WeightsError for a pointing game that was played with other weights.
     """
     folder.mkdir(parents=True, exist_ok=True)
     content = to_safetensors(_as_stored(tensors, storage))
@@ -80,11 +81,21 @@ def write_manifest(
         release=_release(manifest),
         sha256=hashlib.sha256(content).hexdigest(),
     )
+    _require_own_pointing(written)
     raw = {"format": FORMAT, **asdict(written)}
     _replace(folder / f"{manifest.network}.safetensors", content)
     text = json.dumps(raw, indent=2, ensure_ascii=False, allow_nan=False)
     _replace(folder / f"{manifest.network}.json", text.encode() + b"\n")
     return written
+
+
+def _require_own_pointing(manifest: Manifest) -> None:
+    """What was shown of the maps of other weights is not shown of these."""
+    if manifest.pointing is not None:
+        try:
+            check_pointing(manifest.pointing, manifest, manifest.sha256)
+        except ValueError as error:
+            raise WeightsError(f"{manifest.network}.json is not written: {error}") from error
 
 
 def _as_stored(tensors: Mapping[str, Array], storage: Storage) -> dict[str, Array]:
@@ -179,6 +190,7 @@ def model_of(manifests: Mapping[str, Manifest]) -> Model:
 
 def _figures(manifest: Manifest, label: str) -> LabelFigures:
     metric = manifest.metrics.get(label, Metric())
+    game = manifest.pointing
     return LabelFigures(
         label=label,
         threshold=None if label in manifest.not_evaluated else manifest.thresholds[label],
@@ -188,6 +200,7 @@ def _figures(manifest: Manifest, label: str) -> LabelFigures:
         sensitivity=metric.sensitivity,
         specificity=metric.specificity,
         by_view=metric.by_view,
+        pointing=None if game is None else game.findings.get(label),
     )
 
 

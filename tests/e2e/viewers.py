@@ -75,9 +75,14 @@ class Observed:
 
 def screened(folder: Path, language: str = "en") -> dict[str, Written]:
     """Every kind of object of one real chest, through the networks that are shipped."""
+    return {item.described.kind: item for item in everything(folder, language=language)}
+
+
+def everything(folder: Path, weights: Path | None = None, **report: str) -> list[Written]:
+    """All objects of one real chest, with settings of the report, through some networks."""
     from prescreen.nets.screener import Screener
 
-    configured = settings.load(data_dir=folder, report={"language": language})
+    configured = settings.load(data_dir=folder, weights_dir=weights, report=report)
     screener = Screener(node.weights_dir(configured), "cpu")
     header = results.chest_header()
     instance = Instance(
@@ -102,7 +107,7 @@ def screened(folder: Path, language: str = "en") -> dict[str, Written]:
         results.MADE,
         kinds=frozenset(KINDS),
     )
-    return {item.described.kind: item for item in edition.objects(images, shared)}
+    return list(edition.objects(images, shared))
 
 
 def observe(folder: Path) -> Observed:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pydicom
 
-from prescreen.dicom.capture import capture
+from prescreen.dicom.capture import attention_capture, capture
 from prescreen.dicom.document import Document, Predecessor
 from prescreen.dicom.narrative import narrative_report
 from prescreen.dicom.presentation import presentation_state
@@ -20,6 +20,7 @@ from tests import results
 KINDS = (
     *("sr", "fallback sr", "replacing sr", "notice sr", "regions sr", "fallback regions sr"),
     *("text sr", "notice text sr", "capture", "notice capture", "presentation", "segmentation"),
+    *("attention regions sr", "attention capture"),
 )
 
 
@@ -45,8 +46,15 @@ def every_kind(
         anatomy, model = results.anatomy(), results.model()
         return capture(source, radiograph, anatomy, result, model, **keywords).part10
 
+    def looked(number: int) -> bytes:
+        picture = radiograph or results.radiograph((300, 280))
+        keywords, maps = common | uids(number), results.attention()
+        model = results.model()
+        return attention_capture(source, picture, maps, screened, model, **keywords).part10
+
     report = measurement_report(document(1, screened))
     anatomies = {screened.header.sop_instance_uid: results.anatomy()}
+    attention = {screened.header.sop_instance_uid: results.attention()}
     regions = regions_report(document(7, screened), anatomies)
     study = str(screened.header.study_instance_uid)
     predecessor = Predecessor(pydicom.uid.Comprehensive3DSRStorage, "2.25.7", "2.25.8", study)
@@ -63,4 +71,8 @@ def every_kind(
         "notice capture": page(6, not_screened),
         "presentation": presentation_state(document(10, screened), results.anatomy()),
         "segmentation": segmentation(document(11, screened), results.anatomy()),
+        "attention regions sr": regions_report(
+            document(12, screened), anatomies, attention, frozenset({"Effusion"})
+        ),
+        "attention capture": looked(13),
     }

@@ -65,6 +65,7 @@ def test_every_dcm_concept_is_in_the_dictionary_under_its_meaning(concept: Conce
         (codes.PROCESSING_EQUIPMENT, 7005),
         (codes.SOURCE_IMAGE, 7202),
         (codes.ARTIFICIAL_INTELLIGENCE, 7162),
+        (codes.CLASS_ACTIVATION, 217),
         (codes.LUNG, 7151),
         (codes.HEART, 7151),
         (codes.PLEURA, 7151),

@@ -14,9 +14,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from prescreen.nets.weights import read_manifest
 from prescreen.study import LABELS, ORGANS, Radiograph, Screening
 from tests import chests
-from train import ablation, boxes, boxes_report, evaluate, findings_report, screening
+from train import ablation, boxes, boxes_report, evaluate, findings_report, pointing, screening
 from train.data import DataError
 
 WEIGHTS = Path(__file__).resolve().parents[2] / "weights"
@@ -56,6 +57,10 @@ def rows(labels: list[str]) -> list[list[str]]:
 def run(*arguments: str | Path) -> None:
     """The command; on torch, which starts faster than engines that convert the networks first."""
     evaluate.main([*(str(a) for a in arguments), "--engine", "torch"])
+
+
+def state(*arguments: str | Path) -> None:
+    pointing.main([str(a) for a in arguments])
 
 
 @pytest.fixture(scope="module")
@@ -227,6 +232,63 @@ def test_boxes_without_a_picture_are_counted(house: Path, tmp_path: Path) -> Non
     for key in ("iou", "iou_oracle", "iou_oracle_grid_8x8", "pointing", "pointing_fixed_point"):
         assert {"mean", "ci95", "Mass", "Infiltration"} <= set(report[key])
     assert (tmp_path / "boxes_boxes.png").is_file()
+    assert report["pointing_game"]["Mass"] == {
+        "hit_rate": report["pointing"]["Mass"],
+        "low": 0.0,
+        "fixed_point": report["pointing_fixed_point"]["Mass"],
+        "fixed_point_of_all": report["pointing_fixed_point"]["mean"],
+        "boxes": 1,
+        "patients": 1,
+    }
+    stated = ("--boxes", tmp_path / "boxes.json", "--weights", WEIGHTS, "--to", tmp_path / "w")
+    seen = listed(tmp_path / "trained.csv", [["image"], ["00000001_004.png"]])
+    with pytest.raises(SystemExit, match=r"1 of 2 radiographs are of patients in .*trained\.csv"):
+        state(*stated, "--held-out", "noise", "--list", seen)
+    state(*stated, "--trained-on", "noise")
+    game = read_manifest(tmp_path / "w" / "findings.json").pointing
+    assert game is not None and game.radiographs == "noise"
+    assert not any(told.held_out or told.is_proven for told in game.findings.values())
+
+
+def test_few_boxes_that_were_all_hit_prove_little() -> None:
+    drawn = [boxes.DrawnBox(f"{i}_0", "Mass", (0, 0, 1, 1), (0, 0, 1024, 1024)) for i in range(3)]
+    told = boxes_report._games(drawn, [1.0] * 3, [0.0] * 3)["Mass"]
+    assert (told["hit_rate"], told["patients"], told["fixed_point"]) == (1.0, 3, 0.0)
+    assert told["low"] == pytest.approx(0.438, abs=0.001)  # Wilson's bound of three of three
+    twice = boxes_report._games([drawn[0]] * 3, [1.0] * 3, [0.0] * 3)["Mass"]
+    assert (twice["boxes"], twice["patients"]) == (3, 1) and twice["low"] < 0.21
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("{", "is not JSON"),
+        ("{}", "has no pointing game of known weights; make it anew"),
+        (
+            '{"weights_sha256": "x", "radiographs": [], "pointing_game": {"Mass": {"low": 1}}}',
+            "its pointing game is malformed",
+        ),
+        (
+            '{"weights_sha256": "abc", "radiographs": [], "pointing_game": {}}',
+            "was played with other weights",
+        ),
+    ],
+)
+def test_a_game_that_is_none_is_refused_in_one_line(
+    tmp_path: Path, content: str, words: str
+) -> None:
+    report = tmp_path / "boxes.json"
+    report.write_text(content)
+    stated = ("--boxes", report, "--weights", WEIGHTS, "--to", tmp_path / "w")
+    with pytest.raises(SystemExit, match=words):
+        state(*stated, "--held-out", "some")
+    assert not (tmp_path / "w" / "findings.json").exists()
+
+
+def test_a_report_that_is_not_there_is_named(tmp_path: Path) -> None:
+    stated = ("--boxes", tmp_path / "gone.json", "--to", tmp_path / "w", "--held-out", "some")
+    with pytest.raises(SystemExit, match=r"gone\.json cannot be read: No such file"):
+        state(*stated)
 
 
 def test_lungs_and_heart_are_judged_without_an_index(tmp_path: Path) -> None:

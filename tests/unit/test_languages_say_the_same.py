@@ -13,13 +13,14 @@ import numpy as np
 import pydicom
 import pytest
 
-from prescreen.dicom import codes, ink, language, page, wording
+from prescreen.dicom import attention_page, codes, ink, language, page, wording
+from prescreen.dicom.attention_page import Looked
 from prescreen.dicom.attributes import without_warnings
 from prescreen.dicom.language import Face, catalogue
 from prescreen.dicom.transcoding import in_unicode, is_unicode
 from prescreen.errors import SettingsError
 from prescreen.settings import Report
-from prescreen.study import LABELS, FindingState, ImageResult, Outcome, Radiograph
+from prescreen.study import LABELS, FindingState, ImageResult, Outcome, Pointing, Radiograph
 from tests import results
 from tests.peers.made import every_kind
 from tests.unit.test_names_survive_in_any_character_set import NAMES, _source
@@ -124,7 +125,7 @@ def test_no_text_of_a_page_runs_into_another_or_over_the_edge(
 ) -> None:
     model = results.model()
     radiograph = Radiograph(results.chest_header(), results.ramp((90, 80)), (90, 80), None, "0")
-    for cached in (page._blank, page._row):
+    for cached in (page.blank, page._row):
         cached.cache_clear()
     for result in _cases():
         boxes = _Boxes()
@@ -143,7 +144,41 @@ def test_no_text_of_a_page_runs_into_another_or_over_the_edge(
         boxes.require_apart()
         assert all(box[0] >= 0 for _, _, box in boxes.found)
         page._row.cache_clear()
-        page._blank.cache_clear()
+        page.blank.cache_clear()
+
+
+@pytest.mark.parametrize("rows", [720, 1080])
+@pytest.mark.parametrize("name", LANGUAGES)
+def test_no_text_of_where_the_network_looked_runs_into_another(
+    name: str, rows: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pointing = Pointing(0.62, 0.53, 0.25, 0.24, 90, 80, held_out=True)
+    shown = [label for label in LABELS if label not in ("Hernia", "Edema", "Fibrosis")]
+    figures = tuple(
+        replace(f, pointing=pointing if f.label in shown else None) for f in results.model().figures
+    )
+    said = results.findings(states=dict.fromkeys(LABELS, FindingState.UNDETERMINED))
+    looked = Looked(
+        results.screened(results.chest(), said),
+        {},
+        replace(results.model(), figures=figures),
+        results.MADE,
+        results.MADE,
+        frozenset(LABELS),
+        (4, 4),
+    )
+    settings = Report(language=name, capture_rows=rows)  # type: ignore[arg-type]
+    maps = {label: np.ones((7, 7), np.float32) for label in shown}
+    alone = [{label: maps[label]} for label in shown[:2]]
+    for some in [*attention_page.portions(maps), *alone]:
+        for shape in ((90, 80), (60, 160), (160, 60)):
+            boxes = _Boxes()
+            page.blank.cache_clear()
+            with monkeypatch.context() as patch:
+                patch.setattr(ink, "write", boxes.write)
+                attention_page.draw(replace(looked, maps=some), results.radiograph(shape), settings)
+            boxes.require_apart()
+    page.blank.cache_clear()
 
 
 def test_a_font_that_is_not_there_is_named_with_the_way_out(

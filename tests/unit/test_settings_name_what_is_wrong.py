@@ -39,7 +39,7 @@ def test_defaults_let_nobody_in_and_send_nowhere() -> None:
         ("[receive]\nae_title = 'SEVENTEEN_LETTERS'", ["receive.ae_title", "1 to 16 characters"]),
         ("[receive]\nae_title = 'A\\\\B'", ["receive.ae_title", "without backslash"]),
         ("[screen]\nquiet_period = 99999", ["quiet_cap must not be shorter"]),
-        ("[report]\nattention = true", ["report.attention = True", "leave it off"]),
+        ("[report]\nattention = true", ["report.attention = True", "'off' or 'where_proven'"]),
         ("[report]\nurgency = ['Hernia']", ["report.urgency", "each of the 14 findings once"]),
         ("[[receive.peers]]\nae_title='A'\nnetworks=['ten']", ["receive.peers.0.networks", "ten"]),
         ("[[destinations]]\nname='a'\nhost='h'\nport=1", ["destinations.0.ae_title: is required"]),
@@ -61,6 +61,13 @@ def test_the_key_the_value_and_the_rule_are_named(
     assert "prescreen.toml" in str(caught.value)
     for word in words:
         assert word in str(caught.value)
+
+
+def test_attention_is_off_unless_asked_for_and_false_is_off_as_before(tmp_path: Path) -> None:
+    assert settings.load().report.attention == "off"
+    assert _load(tmp_path, "[report]\nattention = false").report.attention == "off"
+    wanted = _load(tmp_path, "[report]\nattention = 'where_proven'")
+    assert wanted.report.attention == "where_proven"
 
 
 def test_two_destinations_of_one_name_are_refused(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from prescreen.errors import WeightsError
 from prescreen.nets import weights
 from prescreen.nets.weights import Manifest, Metric, write_manifest
 from prescreen.settings import Report
-from prescreen.study import LABELS, ORGANS, ViewFigures
+from prescreen.study import LABELS, ORGANS, Pointing, ViewFigures
 
 
 def manifests() -> list[Manifest]:
@@ -61,6 +62,80 @@ def test_a_calibration_is_read_back_or_refused_in_words(folder: Path) -> None:
     change(folder / "findings.json", calibrated(-1.0))
     with pytest.raises(WeightsError, match="a calibration needs finite a and b, and a above 0"):
         weights.load(folder)
+
+
+GAME: dict[str, Any] = {
+    "hit_rate": 0.6,
+    "low": 0.5,
+    "fixed_point": 0.25,
+    "fixed_point_of_all": 0.2,
+    "boxes": 90,
+    "patients": 80,
+    "held_out": True,
+}
+
+
+def _states(**changed: Any) -> Callable[[dict[str, Any]], object]:
+    """A pointing game of the very weights, with changes to what it says of one finding."""
+
+    def edit(raw: dict[str, Any]) -> None:
+        told = {key: value for key, value in (GAME | changed).items() if value is not None}
+        game = {"weights_sha256": raw["sha256"], "radiographs": "some", "findings": {"Mass": told}}
+        raw["pointing"] = game
+
+    return edit
+
+
+def test_a_pointing_game_is_read_back_and_weights_without_one_are_as_they_were(
+    folder: Path,
+) -> None:
+    assert weights.describe(folder).pointing_proven == ()
+    change(folder / "findings.json", lambda raw: raw.pop("pointing"))
+    assert weights.describe(folder).figures_of("Mass").pointing is None
+    change(folder / "findings.json", _states())
+    model = weights.describe(folder)
+    assert model.figures_of("Mass").pointing == Pointing(**GAME)
+    assert model.pointing_proven == ("Mass",)
+
+
+@pytest.mark.parametrize(
+    ("edit", "words"),
+    [
+        (_states(low=None), "missing 1 required positional argument: 'low'"),
+        (_states(hit_rate=1.5), "pointing game of Mass: its rates are not shares between 0 and 1"),
+        (_states(fixed_point=float("nan")), "its rates are not shares between 0 and 1"),
+        (_states(low="0.5"), "its rates are not shares between 0 and 1"),
+        (_states(low=0.7), "the lower bound is above the hit rate"),
+        (_states(boxes=0, patients=0), "it needs boxes of at least one patient each"),
+        (_states(patients=91), "it needs boxes of at least one patient each"),
+        (_states(held_out="yes"), "held_out is neither true nor false"),
+        (_states(surprise=1), "unexpected keyword argument 'surprise'"),
+        (lambda raw: raw.update(pointing={}), "the key 'findings' is missing"),
+        (lambda raw: raw.update(pointing=[]), "malformed manifest"),
+        (
+            lambda raw: (_states()(raw), raw["pointing"].update(weights_sha256="ab" * 32)),
+            r"was played with other weights \(abababababab…\) than these",
+        ),
+        (
+            lambda raw: (_states()(raw), raw.update(not_evaluated={"Mass": "not_in_weights"})),
+            "the pointing game names Mass, of which no attention map is made",
+        ),
+    ],
+)
+def test_a_pointing_game_that_cannot_be_meant_is_refused_in_words(
+    folder: Path, edit: Callable[[dict[str, Any]], object], words: str
+) -> None:
+    change(folder / "findings.json", edit)
+    with pytest.raises(WeightsError, match=words):
+        weights.describe(folder)
+
+
+def test_what_was_shown_of_other_weights_is_not_written(tmp_path: Path) -> None:
+    game = weights.PointingGame("ab" * 32, "some", {"Mass": Pointing(**GAME)})
+    stated = replace(manifests()[0], pointing=game)
+    with pytest.raises(WeightsError, match=r"findings\.json is not written: .* other weights"):
+        write_manifest(tmp_path, stated, {"w": np.ones(3)})
+    assert not list(tmp_path.iterdir())
 
 
 def test_what_is_written_is_read_back(folder: Path) -> None:

@@ -61,7 +61,7 @@ def _texts_of_page(result: ImageResult, monkeypatch: pytest.MonkeyPatch) -> list
         written.append(text)
         return x
 
-    page._blank.cache_clear()
+    page.blank.cache_clear()
     page._row.cache_clear()
     with monkeypatch.context() as patch:
         patch.setattr(ink, "write", write)
@@ -75,7 +75,7 @@ def _texts_of_page(result: ImageResult, monkeypatch: pytest.MonkeyPatch) -> list
             replaces=results.MADE,
             below_bar=frozenset(LABELS),
         )
-    page._blank.cache_clear()
+    page.blank.cache_clear()
     page._row.cache_clear()
     return written
 
@@ -91,9 +91,11 @@ def test_reports_and_pages_hold_no_forbidden_word(monkeypatch: pytest.MonkeyPatc
 
 def test_overlays_hold_no_forbidden_word() -> None:
     document, anatomy = results.document(results.chest()), results.anatomy()
-    regions = regions_report(document, {results.chest_header().sop_instance_uid: anatomy})
+    uid = results.chest_header().sop_instance_uid
+    regions = regions_report(document, {uid: anatomy})
+    looked = regions_report(document, {uid: anatomy}, {uid: results.attention()}, frozenset(LABELS))
     overlays = (presentation_state(document, anatomy), segmentation(document, anatomy))
-    for part10 in (regions, *overlays):
+    for part10 in (regions, looked, *overlays):
         texts = list(_texts_of(part10))
         assert len(texts) > 10
         assert not [text for text in texts if FORBIDDEN.search(text) or not text.isascii()]
