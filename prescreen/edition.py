@@ -254,7 +254,8 @@ def _overlays(
 def _captures(study: _Study) -> Iterator[Written]:
     """Beside a frontal image that was screened a lateral one stands in the report alone.
 
-    It needs no notice. The pages of where the network looked come after all others.
+    It needs no notice. The pages of where the network looked come after all others, in a series of
+    their own.
     """
     series = generate_uid()
     results = [*study.shown, *study.kept]
@@ -263,17 +264,19 @@ def _captures(study: _Study) -> Iterator[Written]:
         listed_only = is_screened and is_other_view(result)
         if result.outcome is not Outcome.OUT_OF_SCOPE and not listed_only:
             yield _capture(study, image, result, series, number)
-    yield from _attention_captures(study, series)
+    yield from _attention_captures(study)
 
 
-def _page(edition: Edition, result: ImageResult, series: str, number: int) -> ResultObject:
+def _page(
+    edition: Edition, result: ImageResult, series: str, number: int, name: str = "capture"
+) -> ResultObject:
     return ResultObject(
         kind="capture",
         audience=edition.audience,
         sop_class_uid=capture.SECONDARY_CAPTURE,
         sop_instance_uid=generate_uid(),
         series_instance_uid=series,
-        file_name=f"{edition.audience}-capture-{number}.dcm",
+        file_name=f"{edition.audience}-{name}-{number}.dcm",
         source_sop_instance_uid=result.header.sop_instance_uid,
     )
 
@@ -307,9 +310,9 @@ def _capture(study: _Study, image: Image, result: ImageResult, series: str, numb
     return Written(item, page.part10, page.pixels)
 
 
-def _attention_captures(study: _Study, series: str) -> Iterator[Written]:
+def _attention_captures(study: _Study) -> Iterator[Written]:
     """The pages of where the network looked at each image; they need its picture."""
-    attention, numbers = study.attention, itertools.count(len(study.images) + 1)
+    series, attention, numbers = generate_uid(), study.attention, itertools.count(1)
     for image, result in zip(study.images, study.shown, strict=True):
         pages = portions(attention.get(result.header.sop_instance_uid, {}))
         radiograph = image.picture() if pages else None
@@ -317,7 +320,7 @@ def _attention_captures(study: _Study, series: str) -> Iterator[Written]:
             continue
         for place, maps in enumerate(pages, start=1):
             number = next(numbers)
-            item = _page(study.edition, result, series, number)
+            item = _page(study.edition, result, series, number, "attention")
             page = capture.attention_capture(
                 image.source,
                 radiograph,

@@ -33,6 +33,8 @@ from prescreen.settings import Report
 from prescreen.study import Anatomy, FloatArray, ImageResult, Model, Outcome, Radiograph
 
 SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
+#: Added to the series number of the settings for the pages of where the network looked.
+SERIES_OF_ATTENTION = 6
 
 
 @dataclass(frozen=True)
@@ -73,10 +75,12 @@ def capture(
     pixels = draw(
         result, radiograph, anatomy, model, settings, local, replaces=before, below_bar=below_bar
     )
-    composed = wording.fitting(settings.language, patient or source).catalogue.says.composed
+    words = wording.fitting(settings.language, patient or source).catalogue
+    screened = result.outcome is Outcome.SCREENED
+    title = words.titles.capture if screened else words.titles.notice
     uids = series_instance_uid, sop_instance_uid
     sheet = _Sheet(source, patient or source, result, model, settings, local, *uids)
-    return sheet.filed(pixels, composed, instance_number)
+    return sheet.filed(pixels, words.says.composed, instance_number, title, 1)
 
 
 def attention_capture(
@@ -90,24 +94,27 @@ def attention_capture(
     made: datetime.datetime,
     series_instance_uid: str,
     sop_instance_uid: str,
-    instance_number: int = 2,
+    instance_number: int = 1,
     number: tuple[int, int] = (1, 1),
     replaces: datetime.datetime | None = None,
     below_bar: frozenset[str] = frozenset(),
     patient: pydicom.Dataset | None = None,
 ) -> Capture:
-    """A page of where the network looked, in the series of the image's capture.
+    """A page of where the network looked, in a series of its own.
 
+    Many viewers list a series under the picture of one of its images: under that of the findings
+    stands what was found.
     `maps` are attention maps, (h, w) of 0…1, that may leave, by label and in order; `number` is
     which of how many such pages it is. The rest is as for `capture`.
     """
     local, before = _local_times(source, made, replaces)
     looked = Looked(result, maps, model, local, before, below_bar, number)
     pixels = draw_attention(looked, radiograph, settings)
-    composed = wording.fitting(settings.language, patient or source).catalogue.looked.composed
+    words = wording.fitting(settings.language, patient or source).catalogue
     uids = series_instance_uid, sop_instance_uid
     sheet = _Sheet(source, patient or source, result, model, settings, local, *uids)
-    return sheet.filed(pixels, composed, instance_number)
+    title, offset = words.titles.capture_looked, SERIES_OF_ATTENTION
+    return sheet.filed(pixels, words.looked.composed, instance_number, title, offset)
 
 
 def _local_times(
@@ -129,20 +136,24 @@ class _Sheet:
     series_instance_uid: str
     sop_instance_uid: str
 
-    def filed(self, pixels: Page, composed: str, instance_number: int) -> Capture:
-        """The page as a DICOM file; `composed` says in words what it is made of."""
+    def filed(
+        self, pixels: Page, composed: str, instance_number: int, title: str, offset: int
+    ) -> Capture:
+        """The page as a DICOM file; `composed` says in words what it is made of.
+
+        `offset` is added to the series number of the settings.
+        """
         words = wording.fitting(self.settings.language, self.patient)
         elements = patient_and_study(self.patient, self.result.header.study_instance_uid)
         elements.put("SOPClassUID", SECONDARY_CAPTURE)
         elements.put("SOPInstanceUID", self.sop_instance_uid)
         put_times(elements, self.local)
         put_equipment(elements, self.settings.manufacturer, self.model, self.local)
-        screened = self.result.outcome is Outcome.SCREENED
-        titles, says = words.catalogue.titles, words.catalogue.says
-        _put_series(elements, self.source, titles.capture if screened else titles.notice)
+        _put_series(elements, self.source, title)
         elements.put("SeriesInstanceUID", self.series_instance_uid)
-        elements.put("SeriesNumber", str(self.settings.series_number + 1))
-        elements.put("DerivationDescription", f"{says.banner}: {composed}".encode())
+        elements.put("SeriesNumber", str(self.settings.series_number + offset))
+        banner = words.catalogue.says.banner
+        elements.put("DerivationDescription", f"{banner}: {composed}".encode())
         _put_image(elements, self.source, self.result, instance_number)
         _put_pixel_description(elements, pixels)
         # Pixel Data is the last element: five megabytes that are copied once, not at every joint

@@ -133,6 +133,17 @@ ALGORITHM_OUTPUT = _local("algorithm-output", "Algorithm output, not a certainty
 VISUAL_EXPLANATION = _dcm("130401", "Visual explanation")
 CLASS_ACTIVATION = _dcm("130402", "Class activation")  # CID 217
 
+
+def looked_at(label: str) -> Concept:
+    """What stands beside the line around where the network looked: a heat, of its hottest place.
+
+    OHIF writes the meaning of a number beside a line, and of nothing else but a finding site; a
+    line without words would be taken for the outline of a disease. Ours, as no context group has
+    such a thing.
+    """
+    return _local(f"looked-{label[:9].lower()}", f"Where the network looked: {label}; line at heat")
+
+
 # --- run status: CID 6042 -----------------------------------------------------------------------
 SUMMARY_OF_DETECTIONS = _dcm("111064", "Summary of Detections")
 SUCCEEDED = _dcm("111222", "Succeeded")

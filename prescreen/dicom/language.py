@@ -76,6 +76,7 @@ class Titles:
     """Descriptions of series and layers, labels of segments."""
 
     capture: str
+    capture_looked: str
     findings: str
     regions: str
     regions_looked: str
@@ -117,6 +118,7 @@ class Looked:
     is_not: str
     unmarked: str
     region: str
+    line: str
     composed: str
     least: str
     most: str

@@ -23,6 +23,7 @@ from prescreen.dicom.content import (
     HAS_CONCEPT_MOD,
     code,
     container,
+    number,
     polyline,
 )
 from prescreen.dicom.document import Document, Kind, image_library
@@ -102,6 +103,8 @@ def _looked(
         points = looked_at(attention, header.rows or 0, header.columns or 0)
         if points is None:
             continue
+        meaning = looked.line.format(finding=words.name_of(label))
+        named = codes.looked_at(label)._replace(meaning=meaning)
         told = [comment(looked.region.format(finding=words.name_of(label)))]
         if label in below_bar:
             told.append(
@@ -110,6 +113,7 @@ def _looked(
         content = [
             *algorithm(network, name, parameters),
             code(CONTAINS, codes.VISUAL_EXPLANATION, codes.CLASS_ACTIVATION),
+            number(CONTAINS, named, LEVEL, codes.RATIO, 2),
             *told,
             polyline(codes.IMAGE_REGION, points, header.sop_class_uid, header.sop_instance_uid),
         ]

@@ -224,6 +224,10 @@ def test_a_region_is_never_coded_as_a_finding_or_its_site(model: Model) -> None:
         assert "Where the network looked: " in _texts(group)
         assert "Not the outline of a disease." in _texts(group)
         assert "below release bar - evaluation only" in _texts(group)
+        (line,) = [item for item in group.ContentSequence if item.ValueType == "NUM"]
+        named = line.ConceptNameCodeSequence[0]
+        assert named.CodingSchemeDesignator == codes.LOCAL_SCHEME
+        assert named.CodeMeaning.startswith("Where the network looked: ")
     tracked = {str(e.value) for group in groups for e in group.iterall() if e.keyword == "UID"}
     assert len(tracked) == 2
     again = _groups(_objects(_image(model, ["Pneumothorax", "Effusion"])))
@@ -337,8 +341,11 @@ def test_more_than_three_findings_take_more_pages(
     pages = _of("capture", objects)
     assert len(pages) == 1 + 3 and len(_groups(objects)) == 7
     read = [pydicom.dcmread(io.BytesIO(page.part10)) for page in pages]
-    assert [ds.InstanceNumber for ds in read] == [1, 2, 3, 4]
-    assert len({ds.SeriesInstanceUID for ds in read}) == 1
+    assert [ds.InstanceNumber for ds in read] == [1, 1, 2, 3]
+    series = [ds.SeriesInstanceUID for ds in read]
+    assert series[1:] == [series[1]] * 3 != series[:1] * 3, "what was found has its own thumbnail"
+    assert {ds.SeriesNumber for ds in read[1:]} == {ON.series_number + 6}
+    assert "where the network looked" in read[1].SeriesDescription
     assert len({page.described.file_name for page in pages}) == 4
 
 

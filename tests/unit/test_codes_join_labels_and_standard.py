@@ -27,7 +27,10 @@ def _context_groups(concept: Concept) -> set[int]:
 
 def _all_concepts() -> list[Concept]:
     ours = [value for value in vars(codes).values() if isinstance(value, Concept)]
-    return ours + [row.concept for row in FINDINGS.values()] + list(codes.MODALITIES.values())
+    looked = [codes.looked_at(label) for label in LABELS]
+    assert len({concept.value for concept in looked}) == len(LABELS)
+    findings = [row.concept for row in FINDINGS.values()]
+    return [*ours, *findings, *codes.MODALITIES.values(), *looked]
 
 
 def test_every_label_has_one_line_in_order() -> None:

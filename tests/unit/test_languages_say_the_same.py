@@ -63,6 +63,8 @@ def test_titles_and_headings_fit_their_attributes(name: str) -> None:
         assert "\\" not in text
         if key.startswith(("titles.", "headings.")) or key == "says.images_not_screened":
             assert len(text.format(number=99, all=99)) <= 64, key
+    longest = max(catalogue(name).findings.values(), key=len)
+    assert len(catalogue(name).looked.line.format(finding=longest)) <= 64
 
 
 # --- the page ------------------------------------------------------------------------------------
