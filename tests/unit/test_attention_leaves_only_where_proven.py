@@ -293,7 +293,8 @@ def test_a_region_lies_around_the_hottest_cell_and_not_around_another(
     cell: tuple[int, int],
 ) -> None:
     grid = np.zeros((10, 10), np.float32)
-    grid[cell], grid[5, 1] = 1.0, 0.9
+    grid[4:7, :3] = 0.9  # larger, and not as hot
+    grid[cell] = 1.0
     points = looked_at(grid, 1000, 400)
     assert points is not None
     columns, rows = points[:, 0], points[:, 1]
