@@ -10,7 +10,7 @@ from __future__ import annotations
 import datetime
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -80,7 +80,9 @@ class _Tiles:
 
 def draw(looked: Looked, radiograph: Radiograph, settings: Report) -> Page:
     """The page, uint8, as large as the other, RGB. Times are shown as they are given."""
-    grid = grid_of(settings)
+    grid, said = grid_of(settings), looked.result
+    said = replace(said, findings=tuple(wording.ordered(said.findings, settings.urgency)))
+    looked = replace(looked, result=said)
     page = blank(grid).copy()
     top = _draw_head(page, grid, looked.number)
     bottom = _draw_notes(page, grid, looked)

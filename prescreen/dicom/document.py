@@ -10,7 +10,7 @@ from __future__ import annotations
 import datetime
 import functools
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 
 import pydicom
@@ -122,6 +122,11 @@ class Document:
             return None
         known = {earlier.header.sop_instance_uid: earlier for earlier in self.earlier}
         return self.words.changes(known.get(result.header.sop_instance_uid), result)
+
+    def by_urgency(self, result: ImageResult) -> ImageResult:
+        """The result with its findings in the order in which they are told."""
+        findings = wording.ordered(result.findings, self.settings.urgency)
+        return replace(result, findings=tuple(findings))
 
     def part10(self, kind: Kind, content: Iterable[bytes]) -> bytes:
         """The document with `content` in its root, as a DICOM file."""

@@ -27,7 +27,7 @@ def narrative_report(document: Document, below_bar: frozenset[str] = frozenset()
     warning = words.heading(codes.WARNING)
     content = [*document.context(), said(CONTAINS, warning, says.banner)]
     content.append(said(CONTAINS, warning, says.purpose))
-    for result in document.results:
+    for result in map(document.by_urgency, document.results):
         told = _told(result, document, below_bar)
         items = [said(CONTAINS, words.heading(name), sentence) for name, sentence in told]
         header = result.header
@@ -58,7 +58,7 @@ def _found(
     headline = words.headline(result).rstrip(".。")
     stop = words.catalogue.says.no_exclusion[-1]
     yield codes.SUMMARY, f"{headline}{stop} {words.catalogue.says.no_exclusion}"
-    for finding in wording.ordered(result.findings, document.settings.urgency):
+    for finding in result.findings:
         if finding.state in wording.LOUD:
             undetermined = finding.state is FindingState.UNDETERMINED
             why = f": {words.why_undetermined(finding.reason)}" if undetermined else ""

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-from prescreen.dicom import codes, wording
+from prescreen.dicom import codes
 from prescreen.dicom.attributes import Attributes
 from prescreen.dicom.codes import CodedFinding, Concept
 from prescreen.dicom.content import CONTAINS, container
@@ -64,10 +64,10 @@ def _imaging_measurements(
     model, settings = document.model, document.settings
     by_uid = {Attributes(source).text("SOPInstanceUID"): source for source in document.sources}
     groups: list[bytes] = []
-    for result in document.results:
+    for result in map(document.by_urgency, document.results):
         used = replace(model, findings=result.network) if result.network else model
         groups.append(image_group(result, used, document))
-        for finding in wording.ordered(result.findings, settings.urgency):
+        for finding in result.findings:
             coded = found[finding.label]
             context = Context(document.words, settings.manufacturer, finding.label in below_bar)
             groups.append(finding_group(result, finding, coded, used, context))

@@ -71,7 +71,8 @@ def _objects(source: pydicom.Dataset) -> Iterator[bytes]:
     made = every_kind(source)
     for name in ("sr", "fallback sr", "regions sr", "text sr", "capture", "presentation"):
         yield made[name]
-    yield made["segmentation"]
+    for name in ("segmentation", "attention regions sr", "attention capture"):
+        yield made[name]
 
 
 def described_as(part10: bytes, kind: str) -> ResultObject:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import highdicom as hd
@@ -273,21 +274,20 @@ def _reference(source: pydicom.Dataset, result: ImageResult) -> pydicom.Dataset:
     context = hd.sr.ObservationContext(
         observer_device_context=hd.sr.ObserverContext(_hd(codes.DEVICE), device)
     )
+    findings_in_order = tuple(wording.ordered(result.findings, Report().urgency))
+    ordered = replace(result, findings=findings_in_order)
     image = _group(
         source,
         "Image",
         _algorithm(network, _parameters()),
         [
-            WORDS.summary(result),
+            WORDS.summary(ordered),
             WORDS.calibration(False),
-            WORDS.sensitivities(result, results.model()) or "",
+            WORDS.sensitivities(ordered, results.model()) or "",
         ],
         qualitative_evaluations=_evaluations(SUMMARY_OF_DETECTIONS=codes.PARTIALLY_SUCCEEDED),
     )
-    findings = [
-        _finding_group(source, finding)
-        for finding in wording.ordered(result.findings, Report().urgency)
-    ]
+    findings = [_finding_group(source, finding) for finding in findings_in_order]
     report = hd.sr.MeasurementReport(
         context,
         _hd(codes.CHEST_RADIOGRAPH),

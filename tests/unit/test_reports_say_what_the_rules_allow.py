@@ -14,6 +14,7 @@ from prescreen.dicom.document import Predecessor
 from prescreen.dicom.groups import tracking
 from prescreen.dicom.report import COMPREHENSIVE_SR, as_comprehensive_sr, measurement_report
 from prescreen.errors import PrescreenError
+from prescreen.settings import URGENCY, Report
 from prescreen.study import LABELS, FindingState, ImageResult, Outcome
 from tests import results
 
@@ -66,6 +67,20 @@ def test_nothing_flagged_indexes_nothing() -> None:
     assert not _named(report, codes.CERTAINTY_OF_FINDING)
     assert "No finding flagged. This does not exclude disease." in _comments(report)
     assert "Never looked for: fractures" in _comments(report)
+
+
+def test_findings_are_told_by_urgency_in_sentences_as_in_groups() -> None:
+    source = results.chest()
+    said = results.findings({"Atelectasis": 0.9, "Pneumothorax": 0.4, "Effusion": 0.5})
+    first = ["Pneumothorax", "Effusion", "Atelectasis"]
+    for urgency in (URGENCY, URGENCY[::-1]):
+        report = Report(urgency=urgency)
+        part10 = _part10([results.screened(source, said)], settings=report)
+        tree = pydicom.dcmread(io.BytesIO(part10))
+        order = first if urgency is URGENCY else first[::-1]
+        assert list(_groups(tree))[1:4] == order
+        names = ", ".join("Pleural effusion" if n == "Effusion" else n for n in order)
+        assert f"Flagged: {names}." in _comments(tree)
 
 
 def test_each_state_has_its_presence_and_run_status() -> None:
