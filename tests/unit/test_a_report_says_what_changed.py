@@ -44,8 +44,8 @@ def _quiet() -> ImageResult:
 def test_what_changed_of_a_finding_is_said_by_both_documents() -> None:
     said = results.findings({"Pneumothorax": 0.9}, {"Mass": FindingState.UNDETERMINED})
     assert _comments(replace(_quiet(), findings=said), [_quiet()]) == _both(
-        "Changed since the earlier report: Mass: not flagged, now undetermined, "
-        "Pneumothorax: not flagged, now flagged."
+        "Changed since the earlier report: Pneumothorax: not flagged, now flagged, "
+        "Mass: not flagged, now undetermined."
     )
 
 
