@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import pydicom
 from PIL import Image
-from pydicom.data import get_testdata_file
 from pydicom.uid import (
     UID,
     ComputedRadiographyImageStorage,
@@ -21,6 +20,7 @@ from pydicom.uid import (
 )
 
 from bench.sender import PLACEHOLDERS, Object
+from tests.canaries import sample
 from tests.peers.dcmtk import data_set_of
 
 #: Short name → transfer syntax of the compressed codings that are reported apart.
@@ -48,10 +48,7 @@ def digital(rows: int = 2500, columns: int = 2000) -> pydicom.FileDataset:
 
 def _chest(rows: int, columns: int) -> pydicom.FileDataset:
     """RG1 of pydicom-data, scaled to cover rows x columns and cut to it around its middle."""
-    found = get_testdata_file("RG1_UNCR.dcm", download=False)
-    if found is None:
-        raise FileNotFoundError("RG1_UNCR.dcm: install pydicom-data")
-    ds = pydicom.dcmread(str(found))
+    ds = pydicom.dcmread(sample())
     ds.SOPClassUID = ComputedRadiographyImageStorage
     ds.StudyInstanceUID, ds.SeriesInstanceUID, ds.SOPInstanceUID = map(UID, PLACEHOLDERS)
     ds.file_meta.MediaStorageSOPInstanceUID = ds.SOPInstanceUID

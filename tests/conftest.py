@@ -20,6 +20,9 @@ settings.register_profile("same", derandomize=True, deadline=None, database=None
 settings.register_profile("random", deadline=None, max_examples=1_000)
 settings.load_profile(os.environ.get("HYPOTHESIS", "same"))
 
+# Every test is looked after for patients that somebody could read of.
+pytest_plugins = ["tests.watch"]
+
 PEERS = ("storescu", "storescp", "echoscu", "dsrdump", "dcmcjpeg", "Orthanc", "systemd-analyze")
 APT = "apt-get install -y dcmtk orthanc systemd"
 

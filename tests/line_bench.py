@@ -17,6 +17,7 @@ from prescreen.line import Line
 from prescreen.settings import Destination
 from prescreen.store import reader
 from prescreen.study import Audience, Job, Outcome, ResultObject, generate_uid
+from tests import canaries
 from tests.store_bench import StoreBench, result
 
 SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
@@ -41,15 +42,16 @@ def destination(port: int, name: str = "pacs", **changes: Any) -> Destination:
 def part10(
     item: ResultObject,
     study: str,
-    patient_id: str = "CANARYID",
-    patient_name: str = "CANARY^NAME",
+    patient_id: str = canaries.PATIENT_ID,
+    patient_name: str = canaries.NAME,
 ) -> bytes:
     """A file of an object's class and UIDs with little in it."""
     ds = Dataset()
     ds.SOPClassUID, ds.SOPInstanceUID = item.sop_class_uid, item.sop_instance_uid
     ds.StudyInstanceUID, ds.SeriesInstanceUID = study, item.series_instance_uid
     ds.SpecificCharacterSet = "ISO_IR 100"
-    ds.PatientID, ds.PatientName, ds.AccessionNumber = patient_id, patient_name, "CANARYACC"
+    canaries.plant(ds)
+    ds.PatientID, ds.PatientName = patient_id, patient_name
     ds.Modality, ds.StudyDate = "OT", "20260131"
     ds.file_meta = FileMetaDataset()
     ds.file_meta.MediaStorageSOPClassUID = UID(item.sop_class_uid)

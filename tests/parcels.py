@@ -177,7 +177,6 @@ def chest(**attributes: Any) -> bytes:
     ds = pydicom.dcmread(results.chest_path())
     ds.StudyInstanceUID, ds.SeriesInstanceUID = generate_uid(), generate_uid()
     ds.SOPInstanceUID = pydicom.uid.UID(generate_uid())
-    ds.PatientName, ds.PatientID = "Canary^Bird", "CANARY-1"
     for keyword, value in attributes.items():
         if value is None:
             if keyword in ds:

@@ -20,6 +20,7 @@ from pydicom.uid import (
 )
 
 from prescreen.study import generate_uid
+from tests import canaries
 
 
 def data_set(cells: npt.NDArray[Any], **attributes: Any) -> Dataset:
@@ -32,7 +33,7 @@ def data_set(cells: npt.NDArray[Any], **attributes: Any) -> Dataset:
     ds.StudyInstanceUID, ds.SeriesInstanceUID = generate_uid(), generate_uid()
     bits = 8 * cells.dtype.itemsize
     ds.Modality = "CR"
-    ds.PatientName, ds.PatientID = "Canary^Bird", "CANARY-1"
+    canaries.plant(ds)
     ds.SamplesPerPixel, ds.PhotometricInterpretation = 1, "MONOCHROME2"
     ds.Rows, ds.Columns = cells.shape[:2]
     ds.BitsAllocated, ds.BitsStored, ds.HighBit, ds.PixelRepresentation = bits, bits, bits - 1, 0

@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import pydicom
-from pydicom.data import get_testdata_file
 
 from prescreen.dicom.document import Document
 from prescreen.dicom.header import header_of
@@ -29,6 +28,7 @@ from prescreen.study import (
     Outcome,
     Radiograph,
 )
+from tests import canaries
 
 MADE = datetime.datetime(2026, 3, 4, 10, 52, 7, tzinfo=datetime.UTC)
 SERIES_UID = "2.25.100000000000000000000000000000000000001"
@@ -39,9 +39,7 @@ _SENSITIVITY = (0.74, 0.81, 0.83, 0.7, 0.72, 0.68, 0.71, 0.8, 0.76, 0.84, 0.79, 
 
 def chest_path() -> Path:
     """RG1 of the WG 4 compression set: a real PA chest, CR, 1955 rows by 1841 columns."""
-    found = get_testdata_file("RG1_UNCR.dcm")
-    assert isinstance(found, str), "pydicom-data is not installed"
-    return Path(found)
+    return canaries.sample()
 
 
 def chest() -> pydicom.Dataset:

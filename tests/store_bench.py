@@ -34,13 +34,19 @@ from prescreen.study import (
     ResultObject,
     generate_uid,
 )
+from tests import canaries
 
 PACS = Destination(name="pacs", ae_title="PACS", host="127.0.0.1", port=11113)
 LAB = Destination(
     name="lab", ae_title="LAB", host="h", port=104, test=True, audience=Audience.EVALUATION
 )
 #: A patient no event, log or error may name.
-CANARY = {"patient_id": "CANARYID", "patient_name": "CANARY^NAME", "accession_number": "CANARYACC"}
+CANARY = {
+    "patient_id": canaries.PATIENT_ID,
+    "patient_name": canaries.NAME,
+    "patient_birth_date": canaries.BIRTH_DATE,
+    "accession_number": canaries.ACCESSION,
+}
 
 
 @functools.cache

@@ -48,7 +48,7 @@ def forked(home: House, role: str) -> Iterator[ForkServerProcess]:
         yield process
     finally:
         process.kill()
-        process.join(30)
+        process.join(120)
 
 
 def _run(role: str, point: str, config: str) -> None:
@@ -71,4 +71,4 @@ def _blind(settings: Settings, stop: threading.Event, crash: Callable[[str], Non
         thread.start()
         stop.wait()
         worker.stop()
-        thread.join(10)
+        thread.join(120)

@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import IO, Any
 
 import pydicom
-from pydicom.data import get_testdata_file
 from pydicom.uid import UID
 from pynetdicom import AE, evt
 
@@ -30,6 +29,7 @@ from prescreen.store.database import reading
 from prescreen.store.destinations import Destinations
 from prescreen.store.reader import StudyRecord
 from prescreen.study import Incoming, generate_uid
+from tests.canaries import sample
 from tests.peers.dcmtk import free_port
 
 CONFIG = """\
@@ -69,9 +69,7 @@ UNCLOSED = "ignore:unclosed <socket:ResourceWarning"
 
 def chest(folder: Path, name: str = "RG1_UNCR.dcm", **attributes: Any) -> Path:
     """A real chest radiograph as a study of its own, with attributes changed (None: left out)."""
-    found = get_testdata_file(name, download=False)
-    assert found is not None, "pydicom-data is not installed"
-    ds = pydicom.dcmread(str(found))
+    ds = pydicom.dcmread(sample(name))
     ds.StudyInstanceUID, ds.SeriesInstanceUID = generate_uid(), generate_uid()
     ds.SOPInstanceUID = UID(generate_uid())
     for keyword, value in attributes.items():
@@ -158,7 +156,7 @@ class House:
             env={**os.environ, "PRESCREEN_CONFIG": str(self.config), **environment},
             capture_output=True,
             text=True,
-            timeout=120,
+            timeout=300,
             check=False,
         )
 
@@ -178,7 +176,7 @@ class House:
             yield process
         finally:
             process.terminate()
-            process.wait(60)
+            process.wait(120)
 
     @contextmanager
     def open(self, log: IO[bytes] | None = None) -> Iterator[House]:
@@ -197,8 +195,8 @@ class House:
             ae_title=self.settings.receive.ae_title,
             host="127.0.0.1",
             port=self.settings.receive.port,
-            acse_timeout=5,
-            dimse_timeout=10,
+            acse_timeout=60,
+            dimse_timeout=60,
         )
 
     def sender(self) -> Sender:
@@ -258,7 +256,7 @@ def _answers(port: int) -> bool:
     return True
 
 
-def wait_until(holds: Callable[[], bool], what: str, seconds: float = 90) -> None:
+def wait_until(holds: Callable[[], bool], what: str, seconds: float = 240) -> None:
     """Wait until a condition holds; fail with `what` if it does not in time."""
     deadline = time.monotonic() + seconds
     while not holds():
@@ -313,7 +311,7 @@ def receiving(home: House) -> Iterator[None]:
         yield
     finally:
         stop.set()
-        thread.join(60)
+        thread.join(120)
         assert not thread.is_alive()
 
 

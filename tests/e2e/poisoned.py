@@ -69,7 +69,7 @@ def main(kind: str, sop_instance_uid: str, config: str) -> None:
         while thread.is_alive() and not stop.wait(0.2):
             pass
         worker.stop()
-        thread.join(10)
+        thread.join(120)
 
 
 if __name__ == "__main__":

@@ -26,13 +26,13 @@ from typing import Any
 
 import numpy as np
 import pydicom
-from pydicom.data import get_testdata_file
 from pydicom.uid import UID
 
 from prescreen.errors import PeerRefused, PeerUnavailable
 from prescreen.store import reader
 from prescreen.store.database import reading
 from prescreen.study import generate_uid
+from tests.canaries import sample
 from tests.e2e.house import House, Ledger, house, listening, wait_until
 from tests.e2e.watching import Watch, figures
 from tests.peers import wire
@@ -139,9 +139,7 @@ class Senders:
 
 
 def _example(name: str) -> pydicom.FileDataset:
-    found = get_testdata_file(name, download=False)
-    assert found is not None, "pydicom-data is not installed"
-    return pydicom.dcmread(str(found))
+    return pydicom.dcmread(sample(name))
 
 
 def _written(example: pydicom.FileDataset, **attributes: Any) -> tuple[str, bytes]:

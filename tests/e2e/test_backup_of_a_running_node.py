@@ -44,7 +44,7 @@ class Sending:
 
     def __exit__(self, *error: object) -> None:
         self._stop.set()
-        self._thread.join(30)
+        self._thread.join(120)
 
 
 def test_a_backup_of_a_running_node_holds_all_that_was_acknowledged_before(tmp_path: Path) -> None:

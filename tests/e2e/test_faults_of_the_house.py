@@ -60,7 +60,7 @@ def receiving(home: House) -> Iterator[subprocess.Popen[bytes]]:
         yield process
     finally:
         process.kill()
-        process.wait(30)
+        process.wait(120)
 
 
 def _nothing_streamed_is_lost(home: House, streams: Streams, kills: int) -> None:
@@ -117,7 +117,7 @@ def test_f3_sigterm_ends_a_receiver_between_two_instances(tmp_path: Path) -> Non
         with receiving(home) as process:
             wait_until(lambda: len(streams.acknowledged) > 5, "instances are acknowledged")
             process.send_signal(signal.SIGTERM)
-            assert process.wait(30) == 0
+            assert process.wait(120) == 0
         nothing_is_lost(home, streams.acknowledged)
 
 
@@ -192,7 +192,7 @@ def _run_until_done(home: House, kind: str, sop_instance_uid: str) -> int:
                 return deaths
         finally:
             process.terminate()
-            process.wait(30)
+            process.wait(120)
         deaths += 1
     return deaths
 

@@ -6,10 +6,10 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from pydicom.data import get_testdata_file
 
 from prescreen.dicom.image import Decoder
 from prescreen.nets.screener import Screener
+from tests.canaries import sample
 from train import gate_check
 
 WEIGHTS = Path(__file__).resolve().parents[2] / "weights"
@@ -25,9 +25,7 @@ def screener() -> Screener:
 
 
 def dicom(name: str) -> Path:
-    found = get_testdata_file(f"{name}.dcm", download=False)
-    assert isinstance(found, str), "pydicom-data is not installed"
-    return Path(found)
+    return sample(f"{name}.dcm")
 
 
 def decided(listed: list[tuple[str, Path]], screener: Screener) -> list[gate_check.Decision]:

@@ -71,7 +71,7 @@ def test_f2_while_receiving(tmp_path: Path, point: str) -> None:
         dying = home.dying("receive", point)
         home.wait_for_door()
         acknowledged = _acknowledged(home, path)
-        assert dying.wait(30) == DIED
+        assert dying.wait(120) == DIED
         assert not acknowledged, "it died before it could answer"
         with home.role("receive"):
             assert _acknowledged(home, path), "the sender sends again"
@@ -153,7 +153,7 @@ def _each_study_is_answered_once(home: House, studies: int) -> None:
 def _kill_all(roles: dict[str, ForkServerProcess]) -> None:
     for process in roles.values():
         process.kill()
-        process.join(30)
+        process.join(120)
 
 
 @pytest.mark.parametrize("kills", [10, pytest.param(200, marks=pytest.mark.soak)])
@@ -175,7 +175,7 @@ def test_f2_screener_and_deliverer_killed_at_random(tmp_path: Path, kills: int) 
             time.sleep(chance.uniform(0, 0.5))
             role = chance.choice(list(roles))
             roles[role].kill()
-            roles[role].join(30)
+            roles[role].join(120)
             roles[role] = start(home, role)
         wait_until(home.quiet, "everything is answered and delivered", 300)
         _each_study_is_answered_once(home, studies)

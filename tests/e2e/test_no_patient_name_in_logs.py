@@ -27,13 +27,14 @@ from prescreen.store import audit, reader
 from prescreen.store.queue import utc_now
 from prescreen.study import generate_uid
 from prescreen.syslog import message
+from tests.canaries import ACCESSION, BIRTH_DATE
 from tests.e2e.house import UNCLOSED, House, chest, house, wait_until
 from tests.e2e.test_every_way_in_says_what_is_wrong import several
 from tests.unit.test_docs_say_what_the_code_says import commands
 
 pytestmark = pytest.mark.filterwarnings(UNCLOSED)
 
-CANARY = "KANARIA"
+CANARY = "CANARY"
 #: The groups of people, orders and places; the others say how the picture was made.
 _GROUPS = (0x0008, 0x0010, 0x0018, 0x0020, 0x0032, 0x0038, 0x0040)
 _TEXTS = ("PN", "LO", "SH", "LT", "ST", "UT", "UC")
@@ -46,7 +47,6 @@ _NOT_THESE = {
     "SeriesDescription",
     "ProtocolName",
 }
-BIRTH_DATE, ACCESSION = "19171107", f"{CANARY}ACC"
 
 
 def planted(folder: Path, **attributes: object) -> Path:

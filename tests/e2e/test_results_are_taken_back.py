@@ -30,6 +30,7 @@ from tests.e2e.blind import answer, answered, kept
 from tests.e2e.house import UNCLOSED, House, chest, house, listening
 
 pytestmark = pytest.mark.filterwarnings(UNCLOSED)
+LISTED = pytest.mark.shows_patients("a recall prints whose results to look for")
 
 SHA = results.model().findings.sha256
 LONG_AGO = "2020-01-01"
@@ -256,6 +257,7 @@ def recall(home: House, *more: str) -> tuple[int, str]:
     return done.returncode, done.stdout + done.stderr
 
 
+@LISTED
 def test_a_recall_cancels_first_then_rejects_and_replaces(home: House, tmp_path: Path) -> None:
     with pacs(home):
         (seen,) = studies(home, tmp_path, 1)
@@ -292,6 +294,7 @@ def test_a_recall_cancels_first_then_rejects_and_replaces(home: House, tmp_path:
     assert "left to be taken back" in said
 
 
+@LISTED
 def test_a_recall_that_was_cut_off_goes_on_where_it_stopped(home: House, tmp_path: Path) -> None:
     three = studies(home, tmp_path, 3)
     with pacs(home):
@@ -318,6 +321,7 @@ def test_a_recall_that_was_cut_off_goes_on_where_it_stopped(home: House, tmp_pat
     assert [len(sent_notes(home, study)) for study in three] == [1, 1, 1]
 
 
+@LISTED
 def test_a_destination_without_rejection_notes_gets_the_notice_and_is_on_the_list(
     home: House, tmp_path: Path
 ) -> None:

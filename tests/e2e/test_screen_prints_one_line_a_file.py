@@ -13,12 +13,12 @@ from typing import Any
 
 import pydicom
 import pytest
-from pydicom.data import get_testdata_file
 from pydicom.uid import UID
 
 from prescreen.dicom.capture import SECONDARY_CAPTURE
 from prescreen.dicom.report import COMPREHENSIVE_3D_SR
 from prescreen.study import LABELS, FindingState
+from tests.canaries import sample
 from tests.peers.dicom3tools import errors_of
 
 KEYS = {"path", "sop_instance_uid", "outcome", "reason", "findings", "cardiothoracic_ratio"}
@@ -72,10 +72,8 @@ def _damaged(folder: Path) -> None:
 def said(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Said]:
     folder, out = tmp_path_factory.mktemp("in"), tmp_path_factory.mktemp("out")
     (folder / "below").mkdir()
-    for name, sample in [*COPIES.items(), ("below/slice.dcm", "CT_small.dcm")]:
-        source = get_testdata_file(sample, download=False)
-        assert source is not None, "pydicom-data is not installed"
-        shutil.copy(str(source), folder / name)
+    for name, taken in [*COPIES.items(), ("below/slice.dcm", "CT_small.dcm")]:
+        shutil.copy(sample(taken), folder / name)
     (folder / "text.txt").write_text("not a radiograph")
     (out / "mine.txt").write_text("was here before")
     _damaged(folder)

@@ -325,16 +325,16 @@ def test_another_patient_id_makes_the_report_anew(street: Street, tmp_path: Path
     path = chest(tmp_path)
     ds = pydicom.dcmread(path)
     study = str(ds.StudyInstanceUID)
-    revised = another(path, SOPInstanceUID=ds.SOPInstanceUID, PatientID="MERGED")
+    revised = another(path, SOPInstanceUID=ds.SOPInstanceUID, PatientID="CANARYMERGED")
     street.home.send(path)
     street.home.answered(study)
     assert street.home.send(revised) == [0x0000]
     record = street.home.answered(study, jobs=2)
     assert [i["disposition"] for i in record.instances] == ["new", "revision"]
     old, new = street.reports(study)
-    assert (old.PatientID, new.PatientID) == (ds.PatientID, "MERGED")
+    assert (old.PatientID, new.PatientID) == (ds.PatientID, "CANARYMERGED")
     assert purpose(new) == (old.SOPInstanceUID, "121360")
-    assert street.captures(study)[-1].PatientID == "MERGED"
+    assert street.captures(study)[-1].PatientID == "CANARYMERGED"
     assert "study.identity_changed" in kinds(street.home, study)
 
 

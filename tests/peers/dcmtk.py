@@ -19,6 +19,7 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import ComputedRadiographyImageStorage, ExplicitVRLittleEndian
 
 from prescreen.study import generate_uid
+from tests import canaries
 
 #: Below those that the kernel gives to whoever connects, so that none of these is taken in between.
 _PORTS = range(10_000, 32_000)
@@ -37,7 +38,9 @@ def free_port() -> int:
             return port
 
 
-def run(tool: str, *arguments: str | Path, seconds: float = 60) -> subprocess.CompletedProcess[str]:
+def run(
+    tool: str, *arguments: str | Path, seconds: float = 180
+) -> subprocess.CompletedProcess[str]:
     """One of DCMTK's programs; what it says stands in `stdout`, errors included."""
     environment = {key: value for key, value in os.environ.items() if key != "DCMDICTPATH"}
     return subprocess.run(
@@ -67,7 +70,7 @@ class StoreSCP:
     def kill(self) -> None:
         """End it at once, in the middle of whatever it does."""
         self.process.kill()
-        self.process.wait(10)
+        self.process.wait(60)
 
 
 @contextmanager
@@ -85,7 +88,7 @@ def storescp(folder: Path, *options: str, port: int | None = None) -> Iterator[S
                 process.kill()
 
 
-def wait_until_listening(port: int, seconds: float = 10) -> None:
+def wait_until_listening(port: int, seconds: float = 60) -> None:
     """Return when something listens on the port of this machine."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
@@ -97,7 +100,7 @@ def wait_until_listening(port: int, seconds: float = 10) -> None:
     raise TimeoutError(f"nothing listens on port {port} after {seconds:g} s")
 
 
-def eventually(condition: Callable[[], bool], seconds: float = 10) -> None:
+def eventually(condition: Callable[[], bool], seconds: float = 60) -> None:
     """Return when the condition holds; an answer may be on the wire before we have noted it."""
     deadline = time.monotonic() + seconds
     while not condition():
@@ -128,8 +131,7 @@ def write_radiograph(
     ds.SOPInstanceUID = sop_instance_uid or generate_uid()
     ds.StudyDate = "20260102"
     ds.Modality = "CR"
-    ds.PatientName = "Peer^Test"
-    ds.PatientID = "PEER-1"
+    canaries.plant(ds)
     ds.StudyInstanceUID = generate_uid()
     ds.SeriesInstanceUID = generate_uid()
     ds.SamplesPerPixel = 1

@@ -51,10 +51,10 @@ class Node:
             stdout=subprocess.PIPE,
         )
         threading.Thread(target=self._listen, daemon=True).start()
-        eventually(lambda: bool(self.audited), 30)
+        eventually(lambda: bool(self.audited), 120)
         # loads what is loaded when needed, and starts who tells of refusals
         assert self.echo() and self.echo_by_tls() and not self.echo_by_tls(calling="NOBODY")
-        eventually(lambda: self.threads() <= 8, 30)
+        eventually(lambda: self.threads() <= 8, 120)
         self.at_rest = self._counts()
         self.memory = self._memory()
 
@@ -88,7 +88,7 @@ class Node:
             self.audited.append(json.loads(line))
 
     def close(self) -> None:
-        self._process.communicate(timeout=30)
+        self._process.communicate(timeout=120)
         assert self._process.returncode == 0
 
     @property
@@ -97,7 +97,7 @@ class Node:
 
     def echo(self) -> bool:
         said = run(
-            "echoscu", "-to", "20", "-aet", "GOOD", "-aec", "NODE", "127.0.0.1", str(self.port)
+            "echoscu", "-to", "60", "-aet", "GOOD", "-aec", "NODE", "127.0.0.1", str(self.port)
         )
         return said.returncode == 0
 
@@ -105,13 +105,13 @@ class Node:
         files = files or self.peer
         keys = ("+tls", files.key, files.certificate, "+cf", self.authority.certificate)
         there = ("127.0.0.1", str(self.tls_port))
-        said = run("echoscu", *keys, "-to", "20", "-aet", calling, "-aec", "NODE", *there)
+        said = run("echoscu", *keys, "-to", "60", "-aet", calling, "-aec", "NODE", *there)
         return said.returncode == 0
 
     def store(self, path: Path) -> bool:
         """Whether an honest peer can store an object."""
         there = ("-aet", "GOOD", "-aec", "NODE", "127.0.0.1", str(self.port), path)
-        return run("storescu", "-to", "20", *there).returncode == 0
+        return run("storescu", "-to", "60", *there).returncode == 0
 
     def rules(self) -> set[str]:
         return {detail["rule"] for _, detail in filter(None, self.audited)}

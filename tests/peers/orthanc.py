@@ -28,7 +28,7 @@ class Orthanc:
 
     def get(self, path: str) -> bytes:
         """The answer of its REST interface, as bytes."""
-        with urllib.request.urlopen(self._url(path), timeout=20) as answer:
+        with urllib.request.urlopen(self._url(path), timeout=60) as answer:
             return bytes(answer.read())
 
     def json(self, path: str) -> Any:
@@ -45,7 +45,7 @@ class Orthanc:
     def delete(self, path: str) -> None:
         """Delete one of its resources."""
         request = urllib.request.Request(self._url(path), method="DELETE")
-        with urllib.request.urlopen(request, timeout=20):
+        with urllib.request.urlopen(request, timeout=60):
             pass
 
     def _url(self, path: str) -> str:
@@ -81,10 +81,10 @@ def running(
     finally:
         process.terminate()
         try:
-            process.wait(timeout=20)
+            process.wait(timeout=60)
         except subprocess.TimeoutExpired:
             process.kill()
-            process.wait(timeout=20)
+            process.wait(timeout=60)
 
 
 def _configuration(
@@ -110,7 +110,7 @@ def _configuration(
 
 
 def _await(server: Orthanc, process: subprocess.Popen[bytes], log: Path) -> None:
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 180
     while time.monotonic() < deadline and process.poll() is None:
         with contextlib.suppress(OSError):
             server.get("/system")

@@ -18,6 +18,7 @@ from prescreen.study import Audience, Reference, generate_uid
 from tests.line_bench import LineBench, capture, destination, part10
 from tests.peers.dcmtk import storescp
 from tests.peers.orthanc import Orthanc, running
+from tests.store_bench import CANARY
 
 pytestmark = pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")
 
@@ -46,8 +47,7 @@ def test_a_study_is_listed_with_patient_and_order(orthanc: Orthanc, pacs: Destin
     item = capture()
     orthanc.post("/instances", part10(item, "1.2.7"))
     (listed,) = query.study(pacs, "PRESCREEN", "1.2.7")
-    told = {"patient_id": "CANARYID", "patient_name": "CANARY^NAME"}
-    assert listed == query.Listed(**told, accession_number="CANARYACC")
+    assert listed == query.Listed(**CANARY)
     assert query.study(pacs, "PRESCREEN", "1.2.8") == ()
     here, gone = (
         Reference(item.sop_class_uid, uid, item.series_instance_uid, "1.2.7")
@@ -87,18 +87,18 @@ def test_another_patient_is_taken_over_and_the_report_made_again(
     bench: LineBench, orthanc: Orthanc, pacs: Destination
 ) -> None:
     bench.line(pacs)
-    orthanc.post("/instances", part10(capture(), "1.2.13", patient_id="MERGED"))
+    orthanc.post("/instances", part10(capture(), "1.2.13", patient_id="CANARYMERGED"))
     first = bench.reported("1.2.13", pacs, items=(capture(), capture()))
     bench.turn()
     assert bench.states("1.2.13") == ["cancelled", "cancelled"]
-    assert bench.outbox.identity("1.2.13")["patient_id"] == "MERGED"
+    assert bench.outbox.identity("1.2.13")["patient_id"] == "CANARYMERGED"
     (job,) = bench.claim()
     assert job.cause == "corrected"
     assert job.predecessor_job_id is None, "the first report was never sent"
     (image,) = job.instances
     assert image.correction is not None
-    assert image.correction.patient_id == "MERGED"
-    bench.publish(job, "1.2.13", (capture(),), (pacs,), patient_id="MERGED")
+    assert image.correction.patient_id == "CANARYMERGED"
+    bench.publish(job, "1.2.13", (capture(),), (pacs,), patient_id="CANARYMERGED")
     bench.turn()
     assert bench.states("1.2.13") == ["cancelled", "cancelled", "delivered"]
     kinds = [event.kind for event in audit.events(bench.engine, study_instance_uid="1.2.13")]
@@ -115,21 +115,21 @@ def test_where_it_is_not_taken_over_the_report_waits(
     study = generate_uid()
     to = destination(orthanc.dicom_port, commitment="none", **never)
     bench.line(to)
-    orthanc.post("/instances", part10(capture(), study, patient_id="MERGED"))
+    orthanc.post("/instances", part10(capture(), study, patient_id="CANARYMERGED"))
     items = (capture(Audience.EVALUATION if to.test else Audience.RELEASE),)
     bench.reported(study, to, items=items)
     bench.turn()
     (row,) = bench.rows(study)
     assert row["state"] == "pending"
     assert "under another Patient ID; what this destination says is not taken over" in row["error"]
-    assert "MERGED" not in row["error"], "errors name no patient"
+    assert "CANARYMERGED" not in row["error"], "errors name no patient"
 
 
 def test_a_study_under_two_patients_waits(
     bench: LineBench, orthanc: Orthanc, pacs: Destination
 ) -> None:
     bench.line(pacs)
-    for patient in ("CANARYID", "MERGED"):
+    for patient in ("CANARYID", "CANARYMERGED"):
         orthanc.post("/instances", part10(capture(), "1.2.18", patient_id=patient))
     bench.reported("1.2.18", pacs)
     bench.turn()
@@ -145,12 +145,12 @@ def test_two_destinations_that_say_otherwise_do_not_chase_each_other(
         other = destination(second.dicom_port, "other", commitment="none")
         for to in (pacs, other):
             bench.line(to)
-        orthanc.post("/instances", part10(capture(), "1.2.19", patient_id="MERGED"))
+        orthanc.post("/instances", part10(capture(), "1.2.19", patient_id="CANARYMERGED"))
         second.post("/instances", part10(capture(), "1.2.19"))
         bench.reported("1.2.19", pacs, other)
         bench.turn("pacs")
         (job,) = bench.claim()
-        bench.publish(job, "1.2.19", (capture(),), (pacs, other), patient_id="MERGED")
+        bench.publish(job, "1.2.19", (capture(),), (pacs, other), patient_id="CANARYMERGED")
         for _ in range(3):
             bench.turn()
             bench.wait(3600)
@@ -187,7 +187,7 @@ def test_without_images_nothing_can_be_made_again(
     bench: LineBench, orthanc: Orthanc, pacs: Destination
 ) -> None:
     bench.line(pacs)
-    orthanc.post("/instances", part10(capture(), "1.2.21", patient_id="MERGED"))
+    orthanc.post("/instances", part10(capture(), "1.2.21", patient_id="CANARYMERGED"))
     job = bench.reported("1.2.21", pacs)
     with writing(bench.engine) as connection:
         lose(connection, job.instances[0].instance_id, bench.now)
@@ -198,11 +198,11 @@ def test_without_images_nothing_can_be_made_again(
 
 
 KNOWN = {
-    "patient_id": "1",
+    "patient_id": "CANARY1",
     "issuer_of_patient_id": "",
     "patient_name": "Yamada^Tarou=山田^太郎",
     "patient_birth_date": "19700101",
-    "accession_number": "A",
+    "accession_number": "CANARYA",
 }
 
 
@@ -217,8 +217,8 @@ KNOWN = {
         ({"issuer_of_patient_id": "HOSPITAL"}, ()),
         ({"patient_birth_date": "1970.01.01"}, ()),
         ({"patient_birth_date": "19700102"}, ("patient_birth_date",)),
-        ({"accession_number": "B"}, ("accession_number",)),
-        ({"patient_id": "2"}, ("patient_id", "patient_name", "patient_birth_date")),
+        ({"accession_number": "CANARYB"}, ("accession_number",)),
+        ({"patient_id": "CANARY2"}, ("patient_id", "patient_name", "patient_birth_date")),
     ],
 )
 def test_what_is_written_otherwise_is_no_change(
@@ -232,7 +232,7 @@ def test_a_pacs_of_another_character_set_says_the_same_name(
 ) -> None:
     orthanc.post("/instances", part10(capture(), "1.2.22", patient_name="Müller^Jürgen"))
     (listed,) = query.study(pacs, "PRESCREEN", "1.2.22")
-    known = {**KNOWN, "patient_id": "CANARYID", "accession_number": "CANARYACC"}
+    known = {**KNOWN, **CANARY}
     assert listed.changes(known | {"patient_name": "MÜLLER^JÜRGEN^"}) == {}
 
 

@@ -198,7 +198,7 @@ def at_work(workers: list[Worker[Any]]) -> Iterator[None]:
         for worker in workers:
             worker.stop()
         for thread in threads:
-            thread.join(30)
+            thread.join(120)
             assert not thread.is_alive()
 
 

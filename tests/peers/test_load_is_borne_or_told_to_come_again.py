@@ -92,7 +92,7 @@ def _associated(stack: ExitStack, port: int) -> socket.socket:
         found.append(stack.enter_context(connection))
         return True
 
-    eventually(is_let_in, 30)
+    eventually(is_let_in)
     return found[0]
 
 

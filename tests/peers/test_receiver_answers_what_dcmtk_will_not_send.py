@@ -213,7 +213,7 @@ def test_a_title_of_control_characters_reaches_neither_log_nor_audit(
     user_information = b"\x50\x00\x00\x08\x51\x00\x00\x04\x00\x01\x00\x00"
     items = b"\x10\x00\x00\x151.2.840.10008.3.1.1.1" + user_information
     body = b"\x00\x01\x00\x00" + b"NODE".ljust(16) + title + bytes(32) + items
-    with socket.create_connection(("127.0.0.1", node.port), timeout=10) as connection:
+    with socket.create_connection(("127.0.0.1", node.port), timeout=60) as connection:
         connection.sendall(b"\x01\x00" + len(body).to_bytes(4, "big") + body)
         assert connection.recv(1) in (b"\x03", b"\x07", b"")  # rejected, aborted or closed
     assert "\x1b" not in caplog.text

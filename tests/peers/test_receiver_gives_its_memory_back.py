@@ -38,13 +38,13 @@ def test_l3_memory_is_bounded_by_what_is_in_flight_and_given_back(
     sent = write_radiograph(tmp_path / "a.dcm", size=2237)  # 2237² × 2 bytes: 10 MB
     port = free_port()
     with subprocess.Popen([sys.executable, "-c", NODE, str(port)], stdin=subprocess.PIPE) as node:
-        wait_until_listening(port, seconds=30)
+        wait_until_listening(port, seconds=120)
         at_rest = kilobytes(node.pid, "VmRSS")
         command = ["storescu", "-aec", "NODE", "-R", "127.0.0.1", str(port), *[str(sent)] * each]
         senders = [subprocess.Popen(command) for _ in range(ASSOCIATIONS)]
         assert [sender.wait(60 * each) for sender in senders] == [0] * ASSOCIATIONS
         peak, after = kilobytes(node.pid, "VmHWM"), kilobytes(node.pid, "VmRSS")
-        node.communicate(timeout=30)
+        node.communicate(timeout=120)
     in_flight = ASSOCIATIONS * MEGABYTES * 1024
     assert at_rest < 120 * 1024
     assert peak - at_rest < 2.5 * in_flight

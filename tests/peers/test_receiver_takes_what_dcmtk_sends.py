@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from pydicom.data import get_testdata_file
 
 from prescreen import settings
 from prescreen.dicom.receive import Receiver
 from prescreen.errors import DoesNotMatch, OutOfResources, SettingsError
 from prescreen.study import Incoming
+from tests.canaries import sample
 from tests.peers.dcmtk import data_set_of, eventually, free_port, run, write_radiograph
 
 LOOPBACK = ("127.0.0.0/8",)
@@ -130,10 +130,8 @@ def test_a_transfer_syntax_comes_in_as_the_bytes_it_was_sent_in(
 def test_jpeg_2000_comes_in_as_the_bytes_it_was_sent_in(
     node: Node, tmp_path: Path, name: str, syntax: str, option: str
 ) -> None:
-    path = get_testdata_file(name)
-    assert isinstance(path, str)
     sent = tmp_path / "sent.dcm"
-    assert run("dcmconv", path, sent).returncode == 0  # DCMTK's own way of writing
+    assert run("dcmconv", sample(name), sent).returncode == 0  # DCMTK's own way of writing
     assert "exit status 0" in storescu(node, option, sent)
     assert node.kept[0].transfer_syntax_uid == syntax
     assert data_set_of(node.kept[0].part10) == data_set_of(sent.read_bytes())

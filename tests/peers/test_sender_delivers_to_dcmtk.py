@@ -304,7 +304,7 @@ def test_a_peer_that_stops_reading_does_not_hold_the_sender(tmp_path: Path) -> N
         with connection:
             connection.recv(65536)
             connection.sendall(association_accept(ExplicitVRLittleEndian))
-            done.wait(30)
+            done.wait(120)
 
     with socket.create_server(("127.0.0.1", 0)) as listener:
         peer = threading.Thread(target=accept_then_stop, args=[listener], daemon=True)

@@ -46,7 +46,7 @@ def _answering(*answers: bytes) -> Iterator[int]:
             for answer in answers:
                 connection.recv(1 << 20)
                 connection.sendall(answer)
-            done.wait(10)
+            done.wait(120)
 
     done = threading.Event()
     with socket.create_server(("127.0.0.1", 0)) as listener:
@@ -56,7 +56,7 @@ def _answering(*answers: bytes) -> Iterator[int]:
             yield listener.getsockname()[1]
         finally:
             done.set()
-            thread.join(10)
+            thread.join(120)
 
 
 @pytest.mark.parametrize(

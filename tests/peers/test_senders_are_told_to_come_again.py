@@ -124,7 +124,7 @@ def test_the_receiver_of_a_node_knows_its_room_and_its_queue(
             return "Temporary Congestion" in said
 
         assert ("Temporary Congestion" in first) is is_full_at_first
-        eventually(is_full, 20)
+        eventually(is_full)
     finally:
         stop.set()
-        role.join(30)
+        role.join(120)

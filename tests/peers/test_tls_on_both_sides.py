@@ -122,7 +122,7 @@ def test_a_new_certificate_counts_without_a_restart(authority: Authority, tmp_pa
 
 
 def _serial(port: int) -> str:
-    return ssl.get_server_certificate(("127.0.0.1", port), timeout=20)
+    return ssl.get_server_certificate(("127.0.0.1", port), timeout=60)
 
 
 def destination(

@@ -213,6 +213,7 @@ def test_dsrdump_reads_the_tree(source: str, kind: str, tmp_path: Path) -> None:
     assert f'<CONTAINER:(,,"{title}")=SEPARATE>' in dumped
 
 
+@pytest.mark.shows_patients("the page of a report has its patient in it")
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if "sr" in kind])
 @pytest.mark.parametrize("source", SOURCES)
 def test_dsr2html_makes_a_page_of_it_in_silence(source: str, kind: str, tmp_path: Path) -> None:

@@ -220,9 +220,9 @@ def test_w9_half_an_object_leaves_nothing_behind(home: House, leave: Leave) -> N
     sent(connection, command_set, None)
     half = data_set[: len(data_set) // 2]
     connection.sendall(pdu(P_DATA, pdv(half, 0)))
-    eventually(lambda: len(files(home) - before) == 1, 30)
+    eventually(lambda: len(files(home) - before) == 1)
     leave(connection)
-    eventually(lambda: files(home) == before, 30)
+    eventually(lambda: files(home) == before)
     assert rows(home) == known
 
 

@@ -247,7 +247,7 @@ class Machine(RuleBasedStateMachine):
     ) -> Disposition:
         digest = hashlib.sha256(content).hexdigest()
         kept = Kept(self.folder / "spool" / f"{generate_uid()}.dcm", digest, len(content))
-        identity = Identity("1.2.840.1", sop, "1.2.9", study, "1.2.840.2", patient_id="P")
+        identity = Identity("1.2.840.1", sop, "1.2.9", study, "1.2.840.2", patient_id="CANARY")
         incoming = Incoming("1.2.840.1", sop, "1.2.840.2", content, "CR", "NODE", "127.0.0.1")
         return self.queue.keep(
             identity,
@@ -446,6 +446,7 @@ class Machine(RuleBasedStateMachine):
             self.claim(3)  # exactly what the model says, so this ends
             while self.jobs:
                 self.settle(0, Outcome.SCREENED)
+        self.model.now += seconds(1_000)  # past every lease and delay of a row
         for name in NAMES:
             self.deliveries.clear()
             self.claim_rows(name, 1_000)

@@ -21,11 +21,11 @@ from prescreen.study import Audience, Correction, ResultObject
 from tests import results
 from tests.pictures import again, data_set, ramp
 
-TOLD = Correction("NEW", "HOSPITAL", "Größe^Märta=山田^太郎", "19550505", "A-1", "F")
+TOLD = Correction("CANARYNEW", "HOSPITAL", "Größe^Märta=山田^太郎", "19550505", "CANARY-A", "F")
 
 
 def _source(**attributes: Any) -> pydicom.Dataset:
-    who = {"PatientID": "OLD", "PatientName": "Old^Name", "PatientSex": "M", **attributes}
+    who = {"PatientID": "CANARYOLD", "PatientName": "Old^Name", "PatientSex": "M", **attributes}
     return again(data_set(ramp(), **who))
 
 
@@ -72,16 +72,18 @@ def test_what_would_have_to_be_guessed_is_left_out() -> None:
 
 def test_what_belongs_to_the_former_patient_or_order_goes() -> None:
     more = {
-        "OtherPatientIDs": "OLDER",
+        "OtherPatientIDs": "CANARYOLDER",
         "PatientAge": "060Y",
         "IssuerOfPatientIDQualifiersSequence": [_item(UniversalEntityID="1.2.3")],
-        "ReferencedRequestSequence": [_item(AccessionNumber="OLD-A")],
+        "ReferencedRequestSequence": [_item(AccessionNumber="CANARY-B")],
         "IssuerOfAccessionNumberSequence": [_item(UniversalEntityID="1.2.4")],
     }
     found = corrected(_source(**more), TOLD)
     assert not [keyword for keyword in more if keyword in found]
-    same = replace(TOLD, patient_id="OLD", issuer_of_patient_id="&1.2.3", patient_birth_date="")
-    kept = corrected(_source(**more, AccessionNumber="A-1"), same)
+    same = replace(
+        TOLD, patient_id="CANARYOLD", issuer_of_patient_id="&1.2.3", patient_birth_date=""
+    )
+    kept = corrected(_source(**more, AccessionNumber="CANARY-A"), same)
     assert not [keyword for keyword in more if keyword not in kept], "it is the same patient"
 
 

@@ -135,7 +135,7 @@ def test_audit_is_append_only(bench: StoreBench) -> None:
 
 def test_patient_data_stay_out_of_the_chain(bench: StoreBench) -> None:
     with writing(bench.engine) as connection, pytest.raises(ValueError, match="patient data"):
-        audit.append(connection, "a.b", bench.now, detail={"deep": {"patient_id": "1"}})
+        audit.append(connection, "a.b", bench.now, detail={"deep": {"patient_id": "CANARYID"}})
     exported = "\n".join(audit.export(bench.engine, "json"))
     for value in CANARY.values():
         assert value not in exported

@@ -89,10 +89,10 @@ def test_requests_and_time_zone_are_taken_over_only_if_there() -> None:
     source = results.chest()
     assert "ReferencedRequestSequence" not in _read(_capture(source=source))
     request = pydicom.Dataset()
-    request.AccessionNumber = "A1"
+    request.AccessionNumber = "CANARYACC"
     source.ReferencedRequestSequence = [request]
     ds = _read(_capture(source=source))
-    assert ds.ReferencedRequestSequence[0].AccessionNumber == "A1"
+    assert ds.ReferencedRequestSequence[0].AccessionNumber == "CANARYACC"
     assert ds.TimezoneOffsetFromUTC == "-0400"
     del source.TimezoneOffsetFromUTC
     assert "TimezoneOffsetFromUTC" not in _read(_capture(source=source))

@@ -103,7 +103,7 @@ def test_a_site_may_have_its_own_codes() -> None:
         {"Fracture": Concept("1", "99SITE", "Fracture")},
         {"Mass": Concept("12345678901234567", "99SITE", "Mass")},
         {"Mass": Concept("1", "99SITE", "")},
-        {"Mass": Concept("1", "99SITE", "Raumforderung größer")},
+        {"Mass": Concept("1", "99SITE", "Raumforderung müßte")},
     ],
 )
 def test_an_impossible_own_code_is_named(overrides: dict[str, Concept]) -> None:

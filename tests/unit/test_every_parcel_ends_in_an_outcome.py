@@ -475,7 +475,7 @@ def test_d12_a_report_is_written_whatever_is_missing(name: str, parcels: Parcels
 
 
 def test_d14_names_burned_in_or_not_come_into_no_new_place(parcels: Parcels) -> None:
-    name, number = "Kanaria^Vogel", "KANARIA77"
+    name, number = "CANARY^BIRD", "CANARY77"
     parcel = chest(
         PatientName=name,
         PatientID=number,

@@ -8,12 +8,12 @@ from typing import Any
 
 import pydicom
 import pytest
-from pydicom.data import get_testdata_file
 from pydicom.dataset import Dataset
 from pydicom.encaps import encapsulate
 
 from prescreen.dicom.image import TRANSFER_SYNTAXES, identify
 from prescreen.errors import CannotUnderstand, InvalidInstance
+from tests.canaries import NAME, sample
 from tests.pictures import data_set, part10, ramp, with_bytes
 
 
@@ -58,20 +58,20 @@ def test_names_are_decoded_in_any_character_set(
 
 def test_identity_attributes_and_issuers() -> None:
     ds = data_set(ramp())
-    ds.PatientID, ds.IssuerOfPatientID = " 123 ", "HOSPITAL"
+    ds.PatientID, ds.IssuerOfPatientID = " CANARY1 ", "HOSPITAL"
     ds.PatientBirthDate, ds.StudyDate = "19500203", "20260101"
-    ds.AccessionNumber, ds.RequestedProcedurePriority = "A1", "STAT"
+    ds.AccessionNumber, ds.RequestedProcedurePriority = "CANARYACC", "STAT"
     issuer = Dataset()
     issuer.LocalNamespaceEntityID, issuer.UniversalEntityID = "RIS", "1.2.3"
     issuer.UniversalEntityIDType = "ISO"
     ds.IssuerOfAccessionNumberSequence = [issuer]
     for implicit in (False, True):
         identity = identify(part10(ds, implicit))
-        assert (identity.patient_id, identity.issuer_of_patient_id) == ("123", "HOSPITAL")
+        assert (identity.patient_id, identity.issuer_of_patient_id) == ("CANARY1", "HOSPITAL")
         assert (identity.patient_birth_date, identity.study_date) == ("19500203", "20260101")
-        assert (identity.accession_number, identity.requested_priority) == ("A1", "STAT")
+        assert (identity.accession_number, identity.requested_priority) == ("CANARYACC", "STAT")
         assert identity.issuer_of_accession_number == "RIS&1.2.3&ISO"
-        assert (identity.patient_name, identity.modality) == ("Canary^Bird", "CR")
+        assert (identity.patient_name, identity.modality) == (NAME, "CR")
         assert identity.sop_instance_uid == ds.SOPInstanceUID
         assert identity.study_instance_uid == ds.StudyInstanceUID
         assert identity.series_instance_uid == ds.SeriesInstanceUID
@@ -97,10 +97,8 @@ def test_every_transfer_syntax_is_read_and_no_pixel(uid: str) -> None:
 
 @pytest.mark.parametrize("name", ["RG1_UNCR.dcm", "RG1_J2KI.dcm", "CT_small.dcm", "MR_small.dcm"])
 def test_real_files(name: str) -> None:
-    path = str(get_testdata_file(name, download=False))
-    with open(path, "rb") as file:  # noqa: PTH123
-        identity = identify(file.read())
-    ds = pydicom.dcmread(path)
+    identity = identify(sample(name).read_bytes())
+    ds = pydicom.dcmread(sample(name))
     assert identity.sop_instance_uid == ds.SOPInstanceUID
     assert identity.patient_name == str(ds.PatientName)
 

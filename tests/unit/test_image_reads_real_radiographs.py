@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pydicom
 import pytest
-from pydicom.data import get_testdata_file
 
 from prescreen.dicom.image import Decoder, ImageReason, render
 from prescreen.errors import UnusableImage
 from prescreen.study import Radiograph
+from tests.canaries import PATIENT_ID, sample
 
 
 def radiograph(name: str) -> Radiograph:
-    return render(pydicom.dcmread(str(get_testdata_file(name, download=False))))
+    return render(pydicom.dcmread(sample(name)))
 
 
 @pytest.fixture(scope="module")
@@ -79,10 +77,9 @@ def test_colour_ultrasound_is_refused() -> None:
 
 
 def test_the_child_reads_what_this_process_reads(chest: Radiograph) -> None:
-    path = Path(str(get_testdata_file("RG1_UNCR.dcm", download=False)))
     with Decoder() as decoder:
-        ds, read = decoder.read(path)
+        ds, read = decoder.read(sample())
     assert np.array_equal(read.pixels, chest.pixels)
     assert (read.header, read.pixel_sha256) == (chest.header, chest.pixel_sha256)
     assert "PixelData" not in ds
-    assert ds.PatientID == "9RG1"
+    assert ds.PatientID == PATIENT_ID

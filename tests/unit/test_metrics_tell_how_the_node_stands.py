@@ -58,7 +58,7 @@ def answering(sight: Sight) -> Iterator[int]:
 
 
 def ask(port: int, path: str, method: str = "GET") -> tuple[int, str]:
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
     try:
         connection.request(method, path)
         answer = connection.getresponse()
@@ -176,8 +176,8 @@ def test_w11_two_hundred_askers_hold_nobody(bench: StoreBench, act: Act) -> None
             assert ask(port, "/healthz")[0] == 200
             assert ask(port, "/metrics")[0] == 200
             assert threading.active_count() <= threads + 1 + 2 * PLACES
-        eventually(lambda: threading.active_count() <= threads, 30)
-        eventually(lambda: _descriptors() <= descriptors, 30)
+        eventually(lambda: threading.active_count() <= threads)
+        eventually(lambda: _descriptors() <= descriptors)
 
 
 def _descriptors() -> int:

@@ -64,7 +64,7 @@ def test_instance_that_came_again_is_told_apart(
     disposition: Disposition, bench: StoreBench
 ) -> None:
     first = bench.screened("1.2")
-    assert bench.keep("1.2", 1, b"other", patient_id="CORRECTED") is Disposition.AGAIN
+    assert bench.keep("1.2", 1, b"other", patient_id="CANARYCORR") is Disposition.AGAIN
     (job,) = bench.claim()
     assert job.predecessor_job_id == first.job_id
     (again,) = job.instances
@@ -158,14 +158,14 @@ def test_audience_follows_what_was_live_at_the_claim(bench: StoreBench) -> None:
 
 def test_another_patient_under_one_study_is_audited(bench: StoreBench) -> None:
     bench.keep("1.2", 1)
-    bench.keep("1.2", 2, patient_id="OTHER")
+    bench.keep("1.2", 2, patient_id="CANARYOTHER")
     (event,) = audit.events(bench.engine, kind="study.identity_changed")
     assert event.study_instance_uid == "1.2"
 
 
 def test_findings_of_another_patient_are_not_carried_over(bench: StoreBench) -> None:
     bench.screened("1.2")
-    bench.keep("1.2", 2, patient_id="OTHER")
+    bench.keep("1.2", 2, patient_id="CANARYOTHER")
     (job,) = bench.claim()
     (earlier,) = job.earlier
     assert (earlier.outcome, earlier.reason) == (Outcome.NOT_SCREENED, "another_patient")
@@ -175,7 +175,7 @@ def test_findings_of_another_patient_are_not_carried_over(bench: StoreBench) -> 
 
 def test_findings_are_carried_over_where_the_order_alone_was_corrected(bench: StoreBench) -> None:
     bench.screened("1.2")
-    bench.keep("1.2", 2, accession_number="CORRECTED", patient_name="CANARY^NAME^^")
+    bench.keep("1.2", 2, accession_number="CANARYCORR", patient_name="CANARY^NAME^^")
     (job,) = bench.claim()
     (earlier,) = job.earlier
     assert len(earlier.findings) == 14

@@ -232,7 +232,7 @@ def dicom(tmp_path: Path) -> Path:
     rows = [["image", "labels", "view"]]
     for i, view in enumerate(("PA", "AP")):
         cells = np.arange(40 * 32, dtype=np.uint16).reshape(40, 32) * 3
-        ds = pictures.data_set(cells, PatientID="P1", ViewPosition=view)
+        ds = pictures.data_set(cells, PatientID="CANARY1", ViewPosition=view)
         pictures.saved(tmp_path / "files", ds, f"IM{i}")
         rows.append([f"IM{i}" if i == 0 else ds.SOPInstanceUID, "Mass", ""])
     listed(tmp_path / "labels.csv", rows)
@@ -242,8 +242,8 @@ def dicom(tmp_path: Path) -> Path:
 def test_a_folder_of_dicom_is_matched_by_name_or_uid(dicom: Path) -> None:
     found = dicom_folder.read_dicom_folder(dicom / "files", dicom / "labels.csv")
     assert [(p.path.name, p.patient, p.view) for p in found] == [
-        ("IM0", "P1", "PA"),
-        ("IM1", "P1", "AP"),
+        ("IM0", "CANARY1", "PA"),
+        ("IM1", "CANARY1", "AP"),
     ]
     pixels = data.read_picture(found[0].path)
     assert pixels.shape == (40, 32) and (pixels.min(), pixels.max()) == (0, 255)

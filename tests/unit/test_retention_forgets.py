@@ -95,7 +95,7 @@ def test_patient_can_be_forgotten(bench: StoreBench) -> None:
 def test_who_a_patient_was_before_a_correction_is_forgotten_too(bench: StoreBench) -> None:
     bench.screened("1.2", PACS)
     (row,) = bench.outbox.claim("pacs", 60)
-    told = {"patient_id": "MERGEDID", "patient_name": "MERGED^NAME"}
+    told = {"patient_id": "CANARYMERGED", "patient_name": "CANARY^MERGED"}
     Corrections(bench.engine, lambda: bench.now).correct(
         row, bench.outbox.identity("1.2"), told, "F"
     )

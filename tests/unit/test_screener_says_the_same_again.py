@@ -9,13 +9,13 @@ from pathlib import Path
 import numpy as np
 import pydicom
 import pytest
-from pydicom.data import get_testdata_file
 
 from prescreen.dicom.render import means
 from prescreen.errors import UnusableImage, WeightsError
 from prescreen.nets import weights
 from prescreen.nets.screener import Screener, _finding
 from prescreen.study import LABELS, FindingState, FloatArray, Header, Radiograph, Screening
+from tests.canaries import sample
 
 WEIGHTS = Path(__file__).resolve().parents[2] / "weights"
 
@@ -28,9 +28,7 @@ def radiograph(pixels: FloatArray) -> Radiograph:
 @pytest.fixture(scope="module")
 def chest() -> Radiograph:
     """RG1, a real CR chest: MONOCHROME1, 15 bits."""
-    path = get_testdata_file("RG1_UNCR.dcm")
-    assert path is not None
-    stored = pydicom.dcmread(path).pixel_array.astype(np.float32)
+    stored = pydicom.dcmread(sample()).pixel_array.astype(np.float32)
     low, high = np.quantile(stored, [0.01, 0.99])
     return radiograph(1.0 - np.clip((stored - low) / (high - low), 0.0, 1.0))
 

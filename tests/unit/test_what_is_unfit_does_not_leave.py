@@ -78,7 +78,7 @@ def _changed(part10: bytes, change: Callable[[pydicom.Dataset], None]) -> bytes:
 
 
 def _another_patient(ds: pydicom.Dataset) -> None:
-    ds.PatientID = "ANOTHER"
+    ds.PatientID = "CANARYOTHER"
 
 
 def _another_name(ds: pydicom.Dataset) -> None:
@@ -165,7 +165,7 @@ def test_each_fault_is_named(made: dict[str, bytes], fault: str) -> None:
     said = _refused(_changed(made[name], change), name)
     assert words in said
     assert said.startswith(f"{_kind(name)}: ")
-    for private in ("ANOTHER", "Doe", str(results.chest().PatientID)):
+    for private in ("CANARYOTHER", "Doe", str(results.chest().PatientID)):
         assert private not in said
 
 
