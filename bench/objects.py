@@ -26,7 +26,8 @@ import pydicom
 from bench.pictures import computed
 from bench.processes import told
 from prescreen import node, screening
-from prescreen.dicom import egress
+from prescreen.dicom import egress, wording
+from prescreen.dicom.attention_page import PER_PAGE
 from prescreen.dicom.image import identify
 from prescreen.dicom.rejection import KEY_OBJECT_SELECTION, rejection_note
 from prescreen.edition import Edition, Written, objects
@@ -37,6 +38,7 @@ from prescreen.study import (
     Instance,
     Model,
     Outcome,
+    Pointing,
     Reference,
     Rejection,
     ResultObject,
@@ -48,6 +50,7 @@ BAR = 25.0
 #: Of which the sums are given; the third has captures alone.
 SUMMED = ("modern", "classic")
 NOTICES, NOTE = ("sr", "text", "capture"), "rejection"
+PLAIN, ATTENTION = Report(), Report(attention="where_proven")
 
 Build = Callable[[], Written]
 
@@ -135,13 +138,31 @@ def _builds(image: Image, model: Model, received: bytes) -> dict[str, Build]:
     notices = {
         f"notice {kind}": functools.partial(_built, unanswered, model, kind) for kind in NOTICES
     }
-    return {**builds, **notices, NOTE: functools.partial(_note, received)}
+    looked = _with_proof(image)
+    attention = {
+        f"{kind} with attention": functools.partial(_built, looked, model, kind, ATTENTION)
+        for kind in ("regions", "capture")
+    }
+    return {**builds, **attention, **notices, NOTE: functools.partial(_note, received)}
 
 
-def _built(image: Image, model: Model, kind: str) -> Written:
+def _with_proof(image: Image) -> Image:
+    """As if the maps of as many flagged findings were proven as stand on one page."""
+    assert image.screening is not None
+    shown = wording.in_state(image.screening.findings, *wording.LOUD)[:PER_PAGE]
+    made_up = Pointing(0.62, 0.53, 0.25, 0.24, 90, 80, held_out=True)
+    labels = {finding.label for finding in shown}
+    told = image.screening.model
+    figures = (replace(f, pointing=made_up if f.label in labels else None) for f in told.figures)
+    model = replace(told, figures=tuple(figures))
+    return replace(image, screening=replace(image.screening, model=model))
+
+
+def _built(image: Image, model: Model, kind: str, settings: Report = PLAIN) -> Written:
+    """The last of the kind: with attention, captures are two."""
     made = datetime.datetime.now(datetime.UTC)
-    edition = Edition(model, Report(), Audience.EVALUATION, made, kinds=frozenset({kind}))
-    (written,) = objects([image], edition)
+    edition = Edition(model, settings, Audience.EVALUATION, made, kinds=frozenset({kind}))
+    *_, written = objects([image], edition)
     return written
 
 

@@ -21,7 +21,7 @@ def spread(attention: FloatArray, rows: int, columns: int) -> FloatArray:
     """The map at `rows` by `columns`, float32, 0…1, bilinear between the centres of its cells."""
     small = Image.fromarray(np.ascontiguousarray(attention, np.float32), mode="F")
     large = small.resize((columns, rows), Image.Resampling.BILINEAR)
-    return np.asarray(large, np.float32)
+    return np.array(large, np.float32)
 
 
 def looked_at(attention: FloatArray, rows: int, columns: int) -> FloatArray | None:

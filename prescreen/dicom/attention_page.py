@@ -103,10 +103,16 @@ def draw(looked: Looked, radiograph: Radiograph, settings: Report) -> Page:
 
 def heated(grey: npt.NDArray[np.uint8], attention: FloatArray) -> Page:
     """The picture with a map laid over it, warm where the network looked most."""
-    heat = spread(attention, *grey.shape) / max(float(attention.max()), 1e-12)
-    share = np.clip((heat - _FROM) / (1 - _FROM), 0, 1)[..., None] * np.float32(_MOST)
-    mixed = grey[..., None] * (1 - share) + np.array(HEAT, np.float32) * share
-    return np.asarray(mixed + 0.5, np.uint8)
+    share = spread(attention, *grey.shape)
+    share *= np.float32(1 / max(float(attention.max()), 1e-12))
+    share -= np.float32(_FROM)
+    share *= np.float32(_MOST / (1 - _FROM))
+    np.maximum(share, 0, out=share)
+    below = grey.astype(np.float32)
+    picture = np.empty((*grey.shape, 3), np.uint8)
+    for channel, colour in enumerate(HEAT):  # one after the other: three times as fast as together
+        picture[..., channel] = below + share * (np.float32(colour) - below) + np.float32(0.5)
+    return picture
 
 
 def _draw_head(page: Page, grid: Grid, number: tuple[int, int]) -> int:

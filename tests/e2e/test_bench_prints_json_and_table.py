@@ -89,6 +89,7 @@ def test_every_object_has_its_cost_and_results_their_share(
     assert isinstance(end, dict)
     assert list(objects["each"]) == [
         *("sr", "regions", "capture", "text", "presentation", "segmentation"),
+        *("regions with attention", "capture with attention"),
         *("notice sr", "notice text", "notice capture", "rejection"),
     ]
     for cost in objects["each"].values():
