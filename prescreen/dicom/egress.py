@@ -67,6 +67,8 @@ _NEEDED: Mapping[str, tuple[str, ...]] = {
 }
 #: Bytes of an item that is looked at once and remembered: codes, units, names of algorithms.
 _SMALL = 320
+#: What no region of ours is: the networks flag, they do not locate.
+_FINDING = "121071"
 #: TID 1500: what stands in its root, in this order.
 _TID_1500 = ("121049", "121005", "121058", "111028", "126010")
 #: Value types beyond those of every document (PS3.3 A.35.1, A.35.13).
@@ -263,12 +265,15 @@ def _of_tid_1500(ds: _DataSet) -> Iterator[str]:
         return
     for group in children[places[-1]][_tag("ContentSequence")].items:
         within = group[_tag("ContentSequence")].items
-        if not {"112039", "112040"} <= {_concept(item) for item in within}:
+        named = {_concept(item) for item in within}
+        if not {"112039", "112040"} <= named:
             yield "a measurement group that is not tracked"
         template = group[_tag("ContentTemplateSequence")].items[0]
         is_planar = any(_text(item, "ValueType") == "SCOORD" for item in within)
         if is_planar != (_text(template, "TemplateIdentifier") == "1410"):
             yield "a measurement group whose template does not fit"
+        if is_planar and _FINDING in named:
+            yield "a region that is coded as a finding"
 
 
 def _content(ds: _DataSet) -> Iterator[_DataSet]:

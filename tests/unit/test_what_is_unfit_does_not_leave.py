@@ -107,6 +107,17 @@ def _of_another_template(ds: pydicom.Dataset) -> None:
     group.ContentTemplateSequence[0].TemplateIdentifier = "1410"
 
 
+def _a_finding_with_a_place(ds: pydicom.Dataset) -> None:
+    (explained,) = [
+        i for i in ds.ContentSequence[-1].ContentSequence[-1].ContentSequence if _why(i)
+    ]
+    explained.ConceptNameCodeSequence[0].CodeValue = "121071"
+
+
+def _why(item: pydicom.Dataset) -> bool:
+    return str(item.ConceptNameCodeSequence[0].CodeValue) == "130401"
+
+
 def _without_a_relationship(ds: pydicom.Dataset) -> None:
     del ds.ContentSequence[0].RelationshipType
 
@@ -147,6 +158,11 @@ CHANGES: dict[str, tuple[str, Callable[[pydicom.Dataset], None], str]] = {
     "library": ("sr", _no_image_library, "root is not that of TID 1500"),
     "tracking": ("sr", _untracked, "not tracked"),
     "template": ("sr", _of_another_template, "template does not fit"),
+    "region": (
+        "attention regions sr",
+        _a_finding_with_a_place,
+        "region that is coded as a finding",
+    ),
     "relationship": ("regions sr", _without_a_relationship, "without a relationship"),
     "type 1": ("sr", _without_times, "ContentTime is missing or empty"),
     "type 2": ("presentation", _without_sex, "PatientSex is missing"),
