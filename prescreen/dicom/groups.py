@@ -5,8 +5,10 @@ Image level, without regions: the networks flag, they do not locate.
 
 from __future__ import annotations
 
+import math
+import re
 import uuid
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import pydicom
@@ -124,7 +126,8 @@ def image_group(result: ImageResult, model: Model, document: Document) -> bytes:
     Where the document follows another one, what is different.
     """
     words, changes = document.words, document.changes(result)
-    identified = algorithm(model.findings, document.settings.manufacturer, _parameters(model))
+    parameters = (*_parameters(model), *_gate(result, model))
+    identified = algorithm(model.findings, document.settings.manufacturer, parameters)
     items = [
         code(CONTAINS, codes.SUMMARY_OF_DETECTIONS, _run_status(result)),
         comment(words.summary(result)),
@@ -225,6 +228,22 @@ def _parameters(model: Model) -> tuple[str, ...]:
         f"threshold rule {model.threshold_rule}",
         f"calibrated {'yes' if model.calibrated else 'no'}",
     )
+
+
+def _gate(result: ImageResult, model: Model) -> Iterator[str]:
+    """What the gate made of the image: let through, or the code of the reason that it was not.
+
+    With the distance from the training data, and its limit, where they are known.
+    """
+    if result.outcome is Outcome.SCREENED:
+        yield "gate let through"
+    elif re.fullmatch(r"[a-z0-9_]{1,64}", result.reason or ""):
+        yield f"gate or node: {result.reason}"
+    distance, limit = result.feature_distance, model.feature_distance_limit
+    if distance is not None and math.isfinite(distance):
+        yield f"feature distance {distance:.2f}" + (
+            "" if limit is None else f" (limit {limit:.2f})"
+        )
 
 
 def algorithm(network: Network, manufacturer: str, parameters: tuple[str, ...]) -> list[bytes]:

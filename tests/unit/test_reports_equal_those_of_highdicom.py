@@ -279,7 +279,7 @@ def _reference(source: pydicom.Dataset, result: ImageResult) -> pydicom.Dataset:
     image = _group(
         source,
         "Image",
-        _algorithm(network, _parameters()),
+        _algorithm(network, [*_parameters(), "gate let through"]),
         [
             WORDS.summary(ordered),
             WORDS.calibration(False),

@@ -148,6 +148,23 @@ def test_algorithms_equal_the_contributing_equipment() -> None:
     assert "weights sha256 " + "3a" * 32 in {item.TextValue for item in parameters}
 
 
+def test_the_gates_answer_stands_with_each_image() -> None:
+    source = results.chest()
+    model = replace(results.model(), feature_distance_limit=1.5)
+    told = {}
+    for result in (
+        replace(results.screened(source), feature_distance=0.8125),
+        replace(results.not_screened(source, "unlike_training"), feature_distance=1.75),
+        results.not_screened(source, "odd\x1b[0m reason"),
+    ):
+        items = _named(_report([result], model=model), codes.ALGORITHM_PARAMETERS)
+        told[result.reason] = {str(item.TextValue) for item in items}
+    assert {"gate let through", "feature distance 0.81 (limit 1.50)"} <= told[None]
+    refused = {"gate or node: unlike_training", "feature distance 1.75 (limit 1.50)"}
+    assert refused <= told["unlike_training"]
+    assert not [said for said in told["odd\x1b[0m reason"] if "odd" in said]
+
+
 def test_tracking_persists_and_differs_by_image_and_finding() -> None:
     first, again = tracking("1.2.3", "Mass"), tracking("1.2.3", "Mass")
     assert first == again
