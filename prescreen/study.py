@@ -365,14 +365,19 @@ class Pointing:
     held_out: bool
 
     @property
-    def is_proven(self) -> bool:
-        """Whether the map points better than a point that never looks: only then it is shown.
+    def to_beat(self) -> float:
+        """What a point that never looks hits.
 
         Of a disease of either side that point lies between the two and hits next to nothing, so
-        what it hits of all labels has to be beaten as well.
+        what it hits of all labels counts as well.
         """
+        return max(self.fixed_point, self.fixed_point_of_all)
+
+    @property
+    def is_proven(self) -> bool:
+        """Whether the map points better than a point that never looks: only then it is shown."""
         enough = self.held_out and self.patients >= POINTING_PATIENTS
-        return enough and self.low > max(self.fixed_point, self.fixed_point_of_all)
+        return enough and self.low > self.to_beat
 
 
 @dataclass(frozen=True)

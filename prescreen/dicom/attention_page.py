@@ -169,7 +169,7 @@ def _notes(grid: Grid, looked: Looked) -> Iterator[tuple[str, Colour]]:
         says.hit.format(
             finding=words.name_of(label),
             number=round(100 * pointing.hit_rate),
-            fixed=round(100 * pointing.fixed_point),
+            fixed=round(100 * pointing.to_beat),
         )
         for label, pointing in figures.items()
         if pointing is not None
