@@ -30,8 +30,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from prescreen.nets import densenet, inputs
-from prescreen.nets.backbones import BACKBONES, Trio
-from prescreen.nets.efficientnet_lite import EfficientNetLite
+from prescreen.nets.backbones import BACKBONES
+from prescreen.nets.efficientnet_lite import EfficientNetLite, Encoder
 from train import (
     augment,
     checkpoint,
@@ -52,10 +52,9 @@ from train import (
 class Config:
     run: str = "findings"
     seed: int = 1
-    preset: str = "regions"
-    backbone: str = "efficientnet_lite0+2"  # empty: the preset's own
+    preset: str = "stages"
+    backbone: str = "efficientnet_lite0+2+drawing"  # empty: the preset's own
     weights_from: str = "imagenet"  # or `none`, or the last.pt of a run of the same backbone
-    densenet_from: str = ""  # last.pt of a run of densenet121, for the backbone that has one beside
     folds: int = 5
     fold: int = 0  # which is held out; -1 trains on all of the train_val list
     stopping: float = 0.0  # share of the remaining patients that early stopping looks at
@@ -208,6 +207,7 @@ def started(config: Config) -> Student:
     student = Student(config)
     if config.weights_from == "imagenet":
         student.net.backbone.load_state_dict(published(config))
+        rounded(student.net.backbone)
     elif config.weights_from != "none":
         file = Path(config.weights_from)
         same = checkpoint.read(file)["config"]["preset"] == config.preset
@@ -219,19 +219,28 @@ def started(config: Config) -> Student:
 
 
 def published(config: Config) -> dict[str, Tensor]:
-    """ImageNet weights for the config's backbone; its DenseNet-121, if any, from a run of ours."""
+    """ImageNet weights for the config's backbone; what draws lungs and heart in it, from a run."""
     backbone = switches_of(config).backbone
-    together = backbone.removesuffix("+densenet121")
+    together = backbone.removesuffix("+drawing")
+    state = teacher.imagenet(together)
     if together == backbone:
-        return teacher.imagenet(backbone)
-    if not config.densenet_from:
+        return state
+    drawing = checkpoint.read(Path(config.lungs_heart))
+    if (network := lungs_heart.network_of(drawing["config"])) != "unet_efficientnet_lite0":
         raise data.DataError(
-            f"densenet_from: {backbone} needs a DenseNet-121 that has learnt to see, as no package "
-            "has one; name the last.pt of a run --backbone densenet121 --schedule distil:224x11"
+            f"{config.lungs_heart}: {backbone} takes the encoder of unet_efficientnet_lite0, and "
+            f"this run is of {network}; name another or choose --backbone {together}"
         )
-    lites = teacher.imagenet(together)
-    dense = checkpoint.part(Path(config.densenet_from), "ema", "net.backbone.")
-    return {f"lites.{k}": v for k, v in lites.items()} | {f"dense.{k}": v for k, v in dense.items()}
+    state |= {f"drawing.{name}": value for name, value in drawing["ema"].items()}
+    known = BACKBONES[backbone].build().state_dict()
+    return {name: value for name, value in state.items() if name in known}
+
+
+def rounded(backbone: nn.Module) -> None:
+    """Round the kernels to what float16 holds, so that heads are fitted to what will be shipped."""
+    for module in backbone.modules():
+        if isinstance(module, nn.Conv2d):
+            module.weight.data = module.weight.data.half().float()
 
 
 def leading(backbone: nn.Module) -> list[nn.Module]:
@@ -241,9 +250,7 @@ def leading(backbone: nn.Module) -> list[nn.Module]:
 
 
 def _sides(backbone: nn.Module) -> Sequence[nn.Module]:
-    if isinstance(backbone, Trio):
-        return [*_sides(backbone.lites), backbone.dense]
-    inner = [m for m in backbone.children() if isinstance(m, EfficientNetLite)]
+    inner = [m for m in backbone.children() if isinstance(m, EfficientNetLite | Encoder)]
     return inner or [backbone]
 
 
@@ -287,8 +294,10 @@ def predict(net: densenet.FindingsNet, loader: views.Loader, masks: Tensor, size
 def fit_heads(config: Config, student: Student, train: Part, size: int) -> None:
     """Both heads in closed form on the features as they are (ridge regression)."""
     inside, whole = pooled(student.net, train, config, size)
+    backbone = student.net.switches.backbone
+    groups = BACKBONES[backbone].groups or (student.net.channels,)
     for head, seen in ((student.net.head, inside), (student.net.head_unmasked, whole)):
-        weight, bias = probe.ridge(seen, train.labels.numpy(), config.ridge)
+        weight, bias = probe.ridge_of_groups(seen, train.labels.numpy(), config.ridge, groups)
         head.weight.data.copy_(torch.from_numpy(weight))
         head.bias.data.copy_(torch.from_numpy(bias))
 

@@ -4,9 +4,10 @@
     python -m train.frozen --lungs-heart RUN/last.pt --seed 1 --of segmentation --json FILE
 
 Five folds by patient over the train_val list; the heads are fitted in closed form (`train.probe`).
-Every radiograph passes the networks once, whatever is compared afterwards. `--of segmentation` asks
-the encoder that draws lungs and heart instead, `--of untrained` the same with random weights, and
-`--of both` what it adds to the shipped networks.
+Every radiograph passes the networks once, whatever is compared afterwards. `--of stages` asks every
+stage of the networks that ship instead of the last of two of them, `--of segmentation` the encoder
+that draws lungs and heart alone, `--of untrained` the same with random weights, and `--of both`
+what it adds to the last stages.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ import torch
 from torch import Tensor
 
 from prescreen.nets import densenet, inputs, unet
+from prescreen.nets.backbones import Stages
 from prescreen.study import ORGANS
 from train import checkpoint, figures, findings, lungs_heart, machine, probe
 from train.figures import Numbers
@@ -31,8 +33,11 @@ NETWORKS = {
     "lite2": slice(1280, 2560),
     "lite0+2": slice(0, 2560),
 }
-#: What `--of both` puts beside each other: nothing that the node does not compute already.
+#: The networks whose every stage `--of stages` asks, in the order of their features.
+STAGES = ("lite0", "lite2", "drawing")
+#: What `--of both` puts beside each other.
 BOTH = ("all levels, each organ", "lite0+2, each organ")
+ENDS = np.cumsum(Stages.WIDTHS)[:-1]
 STRENGTHS = (1e-3, 3e-3, 1e-2)
 FOLDS = 5
 
@@ -47,6 +52,17 @@ def variants(inside: probe.Features, whole: probe.Features) -> dict[str, probe.F
         found[f"{network}, each organ"] = of_organs
         found[f"{network}, each organ and the whole"] = np.hstack([of_organs, whole[:, part]])
     return found
+
+
+def stages(
+    inside: probe.Features, whole: probe.Features
+) -> tuple[dict[str, probe.Features], dict[str, probe.Features]]:
+    """Features by network, of each organ (n, 3 x k) and of the whole picture (n, k)."""
+    organs = np.split(inside.reshape(len(inside), len(ORGANS), -1), ENDS, axis=2)
+    return (
+        {n: own.reshape(len(own), -1) for n, own in zip(STAGES, organs, strict=True)},
+        dict(zip(STAGES, np.split(whole, ENDS, axis=1), strict=True)),
+    )
 
 
 @torch.inference_mode()
@@ -136,14 +152,46 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--lungs-heart", required=True, help="checkpoint of the segmentation")
-    kinds = ("imagenet", "segmentation", "untrained", "both")
+    kinds = ("imagenet", "stages", "segmentation", "untrained", "both")
     parser.add_argument("--of", choices=kinds, default=kinds[0])
     parser.add_argument("--size", type=int, default=320)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--json", type=Path, required=True)
     chosen = parser.parse_args()
     machine.start(chosen.seed, 0)
+    report = of_stages(chosen) if chosen.of == "stages" else of_last_stage(chosen)
+    chosen.json.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    for name, told in report.items():
+        print(f"{name:40}", *(f"{area:.4f}" for area in told.values()))
+
+
+def of_stages(chosen: argparse.Namespace) -> dict[str, dict[str, float]]:
+    """What each network's stages are worth, and all of them."""
     config = findings.Config(fold=-1, seed=chosen.seed, lungs_heart=chosen.lungs_heart)
+    every, _, dealt = findings.dealt(config)
+    labels = every.labels.numpy()
+    seen = findings.pooled(findings.started(config).net, every, config, chosen.size)
+    report: dict[str, dict[str, float]] = {}
+    for place, named in zip(("each organ", "whole picture"), stages(*seen), strict=True):
+        report |= compared({f"{n}, {place}": own for n, own in named.items()}, labels, dealt)
+        side_by_side = np.hstack(list(named.values()))
+        report |= compared({f"all three at once, {place}": side_by_side}, labels, dealt)
+        for some in (STAGES, ("lite0", "drawing")):
+            report[f"mean of {' + '.join(some)}, {place}"] = together(
+                [named[n] for n in some], labels, dealt
+            )
+    return report
+
+
+def of_last_stage(chosen: argparse.Namespace) -> dict[str, dict[str, float]]:
+    """What the last stages of the two from ImageNet are worth, and what draws beside them."""
+    config = findings.Config(
+        fold=-1,
+        seed=chosen.seed,
+        lungs_heart=chosen.lungs_heart,
+        preset="regions",
+        backbone="efficientnet_lite0+2",
+    )
     every, _, dealt = findings.dealt(config)
     labels = every.labels.numpy()
     named: dict[str, probe.Features] = {}
@@ -157,9 +205,7 @@ def main() -> None:
     report = compared(named, labels, dealt)
     if chosen.of == "both":
         report["mean of both logits"] = together(list(named.values()), labels, dealt)
-    chosen.json.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
-    for name, told in report.items():
-        print(f"{name:40}", *(f"{area:.4f}" for area in told.values()))
+    return report
 
 
 if __name__ == "__main__":

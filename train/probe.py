@@ -35,6 +35,24 @@ def ridge(seen: Features, labels: Features, strength: float) -> tuple[Features, 
     return weight.astype(np.float32), bias.astype(np.float32)
 
 
+def ridge_of_groups(
+    seen: Features, labels: Features, strength: float, groups: Sequence[int]
+) -> tuple[Features, Features]:
+    """As `ridge`, but a head for each group of features, and of their logits the mean.
+
+    Features are (n, pools x sum(groups)). Few features of one network beside many of another would
+    else hardly be heard.
+    """
+    places = np.arange(seen.shape[1]).reshape(-1, sum(groups))
+    weight = np.zeros((labels.shape[1], seen.shape[1]), np.float32)
+    bias = np.zeros(labels.shape[1], np.float32)
+    for part in np.split(places, np.cumsum(groups)[:-1], axis=1):
+        own, offset = ridge(seen[:, part.ravel()], labels, strength)
+        weight[:, part.ravel()] = own / len(groups)
+        bias += offset / len(groups)
+    return weight, bias
+
+
 def _solved(
     z: npt.NDArray[np.float64], y: npt.NDArray[np.float64], penalty: float
 ) -> npt.NDArray[np.float64]:

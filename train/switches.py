@@ -244,7 +244,7 @@ def main() -> None:
     )
     parser.add_argument("--lungs-heart", default="", help="checkpoint of the segmentation")
     parser.add_argument("--averaged", type=Path, nargs="+", help="runs of all folds: what EMA adds")
-    parser.add_argument("--backbone", default=findings.Config.backbone)
+    parser.add_argument("--backbone", default="efficientnet_lite0+2")
     parser.add_argument("--views", nargs="+", choices=VIEWS, default=list(VIEWS))
     parser.add_argument("--size", type=int, default=View.size)
     parser.add_argument("--large", type=int, default=320, help="the other size; 0: none")
@@ -267,7 +267,11 @@ def main() -> None:
 def looked(chosen: argparse.Namespace) -> tuple[dict[str, Numbers], list[data.LabelledPicture]]:
     """Every row of the table, and the radiographs that it is about."""
     config = findings.Config(
-        fold=-1, seed=chosen.seed, lungs_heart=chosen.lungs_heart, backbone=chosen.backbone
+        fold=-1,
+        seed=chosen.seed,
+        lungs_heart=chosen.lungs_heart,
+        preset="regions",
+        backbone=chosen.backbone,
     )
     every, pictures, dealt = findings.dealt(config)
     seen = {name: replace(VIEWS[name], size=chosen.size) for name in chosen.views}

@@ -7,7 +7,7 @@ one, add a line here.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torchvision
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from prescreen.nets import efficientnet_lite as lite
+from prescreen.nets import unet
 
 Triple = tuple[float, float, float]
 _IMAGENET_MEAN: Triple = (0.485, 0.456, 0.406)
@@ -24,12 +25,17 @@ _LITE_MEAN, _LITE_STD = 127 / 255, 128 / 255
 
 @dataclass(frozen=True)
 class Backbone:
-    """How to build one, how many features it gives, and the grey scale it was made for."""
+    """How to build one, how many features it gives, and the grey scale it was made for.
+
+    `groups` are the features of each of several networks beside each other, in their order: heads
+    that are fitted in closed form are fitted to each, and their mean is taken.
+    """
 
     build: Callable[[], nn.Module]
     channels: int
     mean: Triple = _IMAGENET_MEAN
     std: Triple = _IMAGENET_STD
+    groups: tuple[int, ...] = ()
 
     def three_channels(self, pictures: Tensor) -> Tensor:
         """(N, 1, h, w), 0…1 after `inputs.stretch`, to (N, 3, h, w) with its mean and spread."""
@@ -59,30 +65,28 @@ def _lite(build: Callable[[], nn.Module], channels: int) -> Backbone:
     return Backbone(build, channels, mean=(_LITE_MEAN,) * 3, std=(_LITE_STD,) * 3)
 
 
-class Trio(nn.Module):
-    """EfficientNet-Lite0 and -Lite2, and DenseNet-121 on the same picture at 0.7 of its side.
+class Stages(nn.Module):
+    """Every stage of EfficientNet-Lite0, of -Lite2 and of the encoder that draws lungs and heart.
 
-    (N, 3, s, s), grey levels as EfficientNet-Lite takes them, to (N, 3584, s/32, s/32), none
-    negative: DenseNet's coarser grid is drawn out to that of the others.
+    (N, 3, s, s), grey levels as EfficientNet-Lite takes them, to (N, 2024, s/32, s/32), of either
+    sign: what the finer stages see is averaged over the cells of the coarsest. What lies deepest is
+    made for the thousand things of ImageNet; radiographs differ in what lies before.
     """
 
-    scale: Tensor
-    shift: Tensor
+    #: Features of each of the three.
+    WIDTHS = (784, 856, 384)
 
     def __init__(self) -> None:
         super().__init__()
-        self.lites, self.dense = lite.SideBySide(), _densenet121()
-        mean, std = torch.tensor(_IMAGENET_MEAN), torch.tensor(_IMAGENET_STD)
-        shift = ((_LITE_MEAN - mean) / std).view(1, 3, 1, 1)
-        self.register_buffer("scale", (_LITE_STD / std).view(1, 3, 1, 1), persistent=False)
-        self.register_buffer("shift", shift, persistent=False)
+        every = tuple(range(len(lite.LITE0)))
+        self.lite0 = lite.Encoder(lite.LITE0, every)
+        self.lite2 = lite.Encoder(lite.LITE2, every)
+        self.drawing = lite.Encoder(lite.LITE0, unet.LITE_STAGES)
 
     def forward(self, pictures: Tensor) -> Tensor:
-        fine = self.lites(pictures)
-        small = functional.interpolate(pictures, scale_factor=0.7, mode="bilinear")
-        coarse = torch.relu(self.dense(small * self.scale + self.shift))
-        drawn_out = functional.interpolate(coarse, size=fine.shape[-2:], mode="bilinear")
-        return torch.cat([fine, drawn_out], dim=1)
+        side = pictures.shape[-1] // 32
+        levels = [x for one in (self.lite0, self.lite2, self.drawing) for x in one(pictures)]
+        return torch.cat([functional.avg_pool2d(x, x.shape[-1] // side) for x in levels], dim=1)
 
 
 BACKBONES: dict[str, Backbone] = {
@@ -92,5 +96,7 @@ BACKBONES: dict[str, Backbone] = {
     "efficientnet_lite0": _lite(lambda: lite.EfficientNetLite(lite.LITE0), lite.CHANNELS),
     "efficientnet_lite2": _lite(lambda: lite.EfficientNetLite(lite.LITE2), lite.CHANNELS),
     "efficientnet_lite0+2": _lite(lite.SideBySide, 2 * lite.CHANNELS),
-    "efficientnet_lite0+2+densenet121": _lite(Trio, 2 * lite.CHANNELS + 1024),
+    "efficientnet_lite0+2+drawing": replace(
+        _lite(Stages, sum(Stages.WIDTHS)), groups=Stages.WIDTHS
+    ),
 }

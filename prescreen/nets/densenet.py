@@ -57,6 +57,10 @@ PRESETS: dict[str, Switches] = {
     "dcnn": Switches(attention=False, mask_mode="none", backbone="resnet50"),
     # ours: what paid on the data at hand (train/README.md has the table)
     "regions": Switches(open_gate=True, mask_mode="soft", pool="masked_mean", regions=True),
+    # the same for a backbone whose features have a sign
+    "stages": Switches(
+        open_gate=True, mask_mode="soft", post_act="none", pool="masked_mean", regions=True
+    ),
 }
 
 
@@ -181,6 +185,12 @@ class FindingsNet(nn.Module):
         return self.judge(self.features(pictures), masks)
 
     def attention_maps(self, features: Tensor) -> Tensor:
-        """Where the unmasked head found what speaks for each label: (N, 14, h, w), at least 0."""
-        weight = self.head_unmasked.weight[:, :, None, None]
-        return functional.conv2d(features, weight).clamp_min(0.0)
+        """Where the unmasked head found what speaks for each label: (N, 14, h, w), at least 0.
+
+        Features that have a sign have no zero of their own: there it is what speaks for the label
+        more than the radiograph as a whole does.
+        """
+        maps = functional.conv2d(features, self.head_unmasked.weight[:, :, None, None])
+        if self.switches.post_act == "none":
+            maps = maps - maps.mean(dim=(2, 3), keepdim=True)
+        return maps.clamp_min(0.0)

@@ -90,6 +90,39 @@ class EfficientNetLite(nn.Module):
         return functional.relu6(cast(Tensor, self.last(x)), inplace=True)
 
 
+class Encoder(nn.Module):
+    """The stages of an EfficientNet-Lite, without its last convolution.
+
+    (N, 3, s, s), grey levels as above, to what each of the stages `seen` makes of it, finest first:
+    (N, widths[i], …) of either sign, halved each time that a stage halves.
+    """
+
+    def __init__(self, stages: Stages, seen: tuple[int, ...]) -> None:
+        super().__init__()
+        self.widths = tuple(stages[i][1] for i in seen)
+        #: The last block of each of them.
+        self.ends = tuple(sum(stage[2] for stage in stages[: i + 1]) - 1 for i in seen)
+        whole = EfficientNetLite(stages)
+        self.stem = whole.stem
+        self.blocks = whole.blocks[: self.ends[-1] + 1]
+
+    def forward(self, pictures: Tensor) -> list[Tensor]:
+        return levels(self.stem, self.blocks, self.ends, pictures)
+
+
+def levels(
+    stem: nn.Module, blocks: nn.Sequential, ends: tuple[int, ...], pictures: Tensor
+) -> list[Tensor]:
+    """What comes out of the blocks named in `ends`."""
+    x = functional.relu6(stem(pictures), inplace=True)
+    found = []
+    for i, block in enumerate(blocks):
+        x = block(x)
+        if i in ends:
+            found.append(x)
+    return found
+
+
 class SideBySide(nn.Module):
     """Lite0 and Lite2 on the same picture: (N, 3, s, s) to (N, 2560, s/32, s/32)."""
 

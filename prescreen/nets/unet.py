@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from prescreen.nets.efficientnet_lite import LITE0, EfficientNetLite
+from prescreen.nets import efficientnet_lite as lite
 from prescreen.study import ORGANS
 
 #: Side of the square input in pixels; masks come out at the same size.
@@ -93,26 +93,18 @@ class LiteUNet(Segmenter):
     """
 
     def __init__(self) -> None:
-        super().__init__(tuple(LITE0[i][1] for i in _LITE_STAGES), (80, 48, 24, 24))
-        blocks = [sum(stage[2] for stage in LITE0[: i + 1]) for i in _LITE_STAGES]
-        self._ends = tuple(count - 1 for count in blocks)
-        seeing = EfficientNetLite(LITE0)
-        self.stem = seeing.stem
-        self.blocks = seeing.blocks[: blocks[-1]]
+        encoder = lite.Encoder(lite.LITE0, LITE_STAGES)
+        super().__init__(encoder.widths, (80, 48, 24, 24))
+        self.stem, self.blocks = encoder.stem, encoder.blocks
+        self._ends = encoder.ends
 
     def encode(self, pictures: Tensor) -> list[Tensor]:
         grey = ((255.0 * pictures - 127.0) / 128.0).expand(-1, 3, -1, -1)
-        x = functional.relu6(self.stem(grey))
-        levels = []
-        for i, block in enumerate(self.blocks):
-            x = block(x)
-            if i in self._ends:
-                levels.append(x)
-        return levels
+        return lite.levels(self.stem, self.blocks, self._ends, grey)
 
 
 #: The last stage of each resolution of EfficientNet-Lite0: 1/2, 1/4, 1/8, 1/16, 1/32.
-_LITE_STAGES = (0, 1, 2, 4, 5)
+LITE_STAGES = (0, 1, 2, 4, 5)
 #: By the name that manifests and training runs have for them.
 SEGMENTERS: dict[str, Callable[[], Segmenter]] = {
     f"unet{WIDTHS}": UNet,

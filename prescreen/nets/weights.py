@@ -69,9 +69,10 @@ def write_manifest(
     """Write `<network>.safetensors` and `<network>.json`; the manifest as written comes back.
 
     Floating-point tensors are stored as `storage`; float16 is for weights whose AUROCs it was
-    seen to leave alone. What the manifest says of release bar, feature statistics and digest is
-    computed here. Each file appears whole or not at all; the manifest, which names the digest,
-    comes last. Raises WeightsError for a pointing game that was played with other weights.
+    seen to leave alone, and for any tensor that it holds as it is. What the manifest says of
+    release bar, feature statistics and digest is computed here. Each file appears whole or not at
+    all; the manifest, which names the digest, comes last. Raises WeightsError for a pointing game
+    that was played with other weights.
     """
     folder.mkdir(parents=True, exist_ok=True)
     content = to_safetensors(_as_stored(tensors, storage))
@@ -103,7 +104,9 @@ def _as_stored(tensors: Mapping[str, Array], storage: Storage) -> dict[str, Arra
     for name, tensor in tensors.items():
         floating = tensor.dtype.kind == "f"
         with np.errstate(over="ignore"):  # looked for below, by name
-            stored[name] = np.ascontiguousarray(tensor.astype(storage) if floating else tensor)
+            short = tensor.astype(np.float16) if floating else tensor
+            fits = storage == "float16" or np.array_equal(short, tensor)
+            stored[name] = np.ascontiguousarray(short if fits else tensor.astype(storage))
         if floating and not np.isfinite(stored[name]).all():
             raise WeightsError(f"tensor {name} is not finite in {storage}; it is not written")
     return stored

@@ -145,6 +145,7 @@ def test_presets_differ_in_what_the_paper_and_its_code_differ_in(preset: str) ->
         "chexnet": Switches(False, False, "none", "relu", "gap49"),
         "dcnn": Switches(False, False, "none", "relu", "gap49", False, "resnet50"),
         "regions": Switches(True, True, "soft", "relu", "masked_mean", True),
+        "stages": Switches(True, True, "soft", "none", "masked_mean", True),
     }
     assert densenet.PRESETS[preset] == expected[preset]
 

@@ -17,10 +17,11 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.numpy import load as read_safetensors
 
-from prescreen.nets import unet
+from prescreen.nets import unet, weights
 from prescreen.nets.screener import Screener
-from prescreen.study import ORGANS
+from prescreen.study import LABELS, ORGANS
 from train import (
     checkpoint,
     data,
@@ -36,6 +37,7 @@ from train import (
     twins,
 )
 
+LITE = "unet_efficientnet_lite0"
 Config = TypeVar("Config", findings.Config, lungs_heart.Config)
 
 
@@ -129,6 +131,10 @@ def test_both_networks_ship_what_the_node_loads(house: Path) -> None:
     told = ship.ship_findings(runs[-1], runs[:2], to)
     written = ship.ship_lungs_heart(drawn[-1], drawn[:2], to)
     assert set(written.metrics) == set(ORGANS) and "10 radiographs" in written.figures_from
+    assert "; Dice on the same, exposed badly, clouded and framed: left_lung 0." in (
+        written.figures_from
+    )
+    assert written.sources[0].count == 10, "masks that it was trained on"
     assert "9 radiographs of 9 patients, each judged by one of 2 networks" in told.figures_from
     model = Screener(to, device="cpu").model
     assert model.findings.sha256 == told.sha256
@@ -239,37 +245,81 @@ def test_folds_that_start_from_labels_are_not_shipped(house: Path) -> None:
     said = ship.unseen_by(dataclasses.replace(CLASSIFY, weights_from=taught))
     assert said.endswith("saw all, without labels")
     assert ship.unseen_by(CLASSIFY) == "that had seen none of the patient"
-    beside = dataclasses.replace(CLASSIFY, weights_from="imagenet", densenet_from=taught)
-    assert ship.unseen_by(beside).endswith("their DenseNet-121 saw all, without labels")
-    with pytest.raises(data.DataError, match=r"told\.pt: these runs start from one that was shown"):
-        ship.unseen_by(dataclasses.replace(beside, densenet_from=told))
 
 
-TRIO = "efficientnet_lite0+2+densenet121"
+STAGES = "efficientnet_lite0+2+drawing"
 
 
-def test_a_densenet_that_has_learnt_to_see_joins_two_that_are_published(house: Path) -> None:
-    alone = dataclasses.replace(CLASSIFY, backbone="densenet121")
-    taught = findings.started(alone)
-    torch.save({"ema": taught.state_dict()}, house / "dense.pt")
-    three = dataclasses.replace(
-        CLASSIFY, backbone=TRIO, weights_from="imagenet", densenet_from=str(house / "dense.pt")
+def of_stages(house: Path, teacher: str = "", network: str = LITE) -> findings.Config:
+    """A config of the backbone that ships, beside a run that draws lungs and heart."""
+    config = dataclasses.replace(SEGMENT, network=network, teacher=teacher)
+    drawn = unet.SEGMENTERS[network]()
+    saved = {"config": dataclasses.asdict(config), "ema": drawn.state_dict()}
+    torch.save(saved, house / "drawing.pt")
+    return findings.Config(
+        lungs_heart=str(house / "drawing.pt"), schedule="probe:64x1", batch=2, folds=2, threads=1
     )
-    net = findings.started(three).net.eval()
-    for name, tensor in taught.net.backbone.state_dict().items():
-        assert torch.equal(tensor, net.backbone.state_dict()[f"dense.{name}"]), name
-    pictures = torch.rand(2, 1, 320, 320)
+
+
+def test_every_stage_of_three_networks_is_seen_side_by_side(house: Path) -> None:
+    config = of_stages(house)
+    assert config.backbone == STAGES
+    net = findings.started(config).net.eval()
+    pictures = torch.rand(2, 1, 64, 64)
     with torch.inference_mode():
         seen = net.features(pictures)
         assert net.attention is not None
-        grey = (net.attention(net.three_channels(pictures)) * 128 + 127) / 255
-        small = torch.nn.functional.interpolate(grey, scale_factor=0.7, mode="bilinear")
-        its_own = taught.net.eval().backbone(taught.net.three_channels(small[:, :1])).relu()
-    assert seen.shape == (2, 3584, 10, 10) and its_own.shape == (2, 1024, 7, 7)
-    drawn_out = torch.nn.functional.interpolate(its_own, size=(10, 10), mode="bilinear")
-    assert torch.allclose(seen[:, 2560:], drawn_out, atol=1e-4)
-    with pytest.raises(data.DataError, match=r"densenet_from: \S+ needs a DenseNet-121 that has"):
-        findings.started(dataclasses.replace(three, densenet_from=""))
+        x = net.attention(net.three_channels(pictures))
+        levels = [level for one in net.backbone.children() for level in one(x)]
+        maps, shifted = net.attention_maps(seen), net.attention_maps(seen + 3.0)
+    assert seen.shape == (2, net.channels, 2, 2) == (2, 2024, 2, 2)
+    places = np.cumsum([level.shape[1] for level in levels])[:-1]
+    for level, own in zip(levels, np.split(seen.numpy(), places, axis=1), strict=True):
+        blocks = level.unflatten(3, (2, -1)).unflatten(2, (2, -1))
+        assert np.allclose(blocks.mean(dim=(3, 5)).numpy(), own, atol=1e-4)
+    assert seen.min() < 0 < seen.max(), "features have a sign"
+    assert torch.allclose(maps, shifted, atol=1e-3) and maps.amin(dim=(2, 3)).max() == 0
+    assert maps.amax(dim=(2, 3)).min() > 0, "and what speaks most for a label is somewhere"
+
+
+def test_the_encoder_that_draws_is_taken_from_the_run_that_draws(house: Path) -> None:
+    config = of_stages(house)
+    drawn = checkpoint.read(house / "drawing.pt")["ema"]
+    taken = findings.started(config).net.backbone.state_dict()
+    kernel = "drawing.blocks.3.expand.0.weight"
+    assert torch.equal(taken[kernel], drawn[kernel.removeprefix("drawing.")].half().float())
+    assert not any(".up." in name or ".last." in name for name in taken)
+    with pytest.raises(data.DataError, match=r"drawing\.pt: \S+ takes the encoder of unet_eff"):
+        findings.started(of_stages(house, network="unet(16, 32, 64, 128, 128)"))
+
+
+def test_what_the_encoder_that_draws_has_seen_is_told(house: Path) -> None:
+    assert ship.unseen_by(of_stages(house)) == "that had seen none of the patient"
+    said = ship.unseen_by(of_stages(house, teacher="first/last.pt"))
+    assert said.endswith("but for the encoder that draws, which saw some, without labels")
+    used = [source.use for source in ship.findings_sources(of_stages(house), 7)]
+    assert used == ["radiographs and labels", "weights to start from", "the encoder that draws"]
+
+
+def test_kernels_start_as_they_will_be_stored(house: Path, tmp_path: Path) -> None:
+    student = findings.started(of_stages(house))
+    tensors = ship.arrays(student.net)
+    manifest = weights.Manifest(
+        network="findings",
+        version="1",
+        architecture=STAGES,
+        input_size=64,
+        normalisation="none",
+        labels=LABELS,
+        thresholds=dict.fromkeys(LABELS, 0.5),
+        threshold_rule="youden",
+    )
+    weights.write_manifest(tmp_path, manifest, tensors, "float32")
+    kept = read_safetensors((tmp_path / "findings.safetensors").read_bytes())
+    kernels = [k for k, v in tensors.items() if v.ndim == 4 and k.startswith("backbone.")]
+    assert kernels and all(kept[k].dtype == np.float16 for k in kernels)
+    assert kept["head.weight"].dtype == np.float32
+    assert all(np.array_equal(kept[k], tensors[k]) for k in tensors), "and nothing is lost"
 
 
 def test_every_run_leaves_its_curves(house: Path) -> None:
@@ -288,7 +338,7 @@ def test_early_stopping_ends_when_nothing_gets_better() -> None:
     assert findings.is_best(log[:2]) and not findings.is_best(log[:3])
 
 
-@pytest.mark.parametrize("backbone", ["efficientnet_lite0", "efficientnet_lite0+2", TRIO])
+@pytest.mark.parametrize("backbone", ["efficientnet_lite0", "efficientnet_lite0+2", STAGES])
 def test_frozen_parts_stay_as_they_started(backbone: str) -> None:
     config = dataclasses.replace(CLASSIFY, backbone=backbone, frozen=2)
     student = findings.started(config)
@@ -317,6 +367,20 @@ def test_ridge_finds_the_label_that_features_hold() -> None:
         assert np.mean((said[:, 0] > 0) == (labels[:, 0] > 0)) > 0.9
 
 
+def test_each_group_of_features_has_a_head_of_its_own_and_their_mean_speaks() -> None:
+    generator = np.random.default_rng(0)
+    seen = generator.normal(size=(80, 2 * 7)).astype(np.float32)  # two pools of 4 + 3 features
+    labels = (generator.random((80, 3)) < 0.4).astype(np.float32)
+    weight, bias = probe.ridge_of_groups(seen, labels, 1e-2, (4, 3))
+    said = []
+    for own in ([0, 1, 2, 3, 7, 8, 9, 10], [4, 5, 6, 11, 12, 13]):
+        alone, offset = probe.ridge(seen[:, own], labels, 1e-2)
+        said.append(seen[:, own] @ alone.T + offset)
+    assert np.allclose(seen @ weight.T + bias, np.mean(said, axis=0), atol=1e-4)
+    one, same = probe.ridge_of_groups(seen, labels, 1e-2, (7,)), probe.ridge(seen, labels, 1e-2)
+    assert all(np.allclose(a, b, atol=1e-6) for a, b in zip(one, same, strict=True))
+
+
 def test_frozen_features_are_compared_on_patients_the_heads_never_saw() -> None:
     generator = np.random.default_rng(0)
     labels = (generator.random((60, 2)) < 0.5).astype(np.float32)
@@ -335,6 +399,15 @@ def test_features_of_each_network_and_organ_are_told_apart() -> None:
     assert named["lite2, whole picture"][0, 0] == 1280
     assert named["lite2, each organ"][0, [0, 1280, 2560]].tolist() == [1280, 11_280, 21_280]
     assert named["lite0+2, each organ and the whole"].shape == (1, 4 * 2560)
+
+
+def test_stages_of_each_network_and_organ_are_told_apart() -> None:
+    whole = np.arange(2024, dtype=np.float32)[None]
+    inside = np.concatenate([whole, whole + 10_000, whole + 20_000], axis=1)
+    of_organs, of_all = frozen.stages(inside, whole)
+    assert list(of_organs) == list(of_all) == ["lite0", "lite2", "drawing"]
+    assert of_all["drawing"][0, [0, -1]].tolist() == [1640, 2023]
+    assert of_organs["lite2"][0, [0, 856, -1]].tolist() == [784, 10_784, 21_639]
 
 
 @pytest.mark.soak
