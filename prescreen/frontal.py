@@ -27,7 +27,7 @@ from prescreen.errors import WeightsError
 from prescreen.study import Anatomy, BoolArray, FloatArray
 
 #: Digest of frontal.npz; what is shipped is what was measured.
-SHA256 = "c525a97c5bf28d37c91f1864efdb603e39649c15b0c0a103f2dcd873d8e952c4"
+SHA256 = "b939a02bb5c9311cf966d68c5dfb9a6da000aa86449e727a2fdf5b1bdf388db3"
 
 COARSE = 128  # side of the picture all comparisons start from
 WHOLE = 16  # side of the whole picture that is compared
