@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import pydicom
 import pytest
@@ -194,6 +195,29 @@ def test_a_uid_that_is_not_its_own_is_named(made: dict[str, bytes]) -> None:
 def test_what_is_cut_short_is_not_read_back(made: dict[str, bytes], cut: int) -> None:
     part10 = made["sr"]
     assert "cannot be read back" in _refused(part10[:cut], "sr", _described(part10, "sr"))
+
+
+def test_what_pydicom_reads_otherwise_does_not_leave(
+    made: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    described, read = _described(made["sr"], "sr"), pydicom.dcmread
+
+    def otherwise(file: io.BytesIO, **options: Any) -> pydicom.FileDataset:
+        ds = read(file, **options)
+        if not options:  # as the gate reads
+            del ds.ContentSequence[0]
+        return ds
+
+    monkeypatch.setattr(pydicom, "dcmread", otherwise)
+    assert "pydicom reads other attributes in it" in _refused(made["sr"], "sr", described)
+
+    def cannot(file: io.BytesIO, **options: Any) -> pydicom.FileDataset:
+        if options:
+            return read(file, **options)
+        raise ValueError("of CANARY^NAME")
+
+    monkeypatch.setattr(pydicom, "dcmread", cannot)
+    assert "pydicom cannot read it (ValueError)" in _refused(made["sr"], "sr", described)
 
 
 def test_what_others_say_of_a_value_is_not_passed_on(
