@@ -11,6 +11,7 @@ from prescreen.dicom import wording
 from tests.e2e import viewers
 from tests.e2e.viewers import Observed
 
+pytestmark = pytest.mark.shows_patients("a browser keeps the studies that it shows")
 PICTURES = Path(__file__).parents[2] / "build" / "viewers"
 
 
