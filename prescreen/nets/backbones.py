@@ -7,7 +7,7 @@ one, add a line here.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 import torchvision
@@ -61,8 +61,9 @@ def _without_head(whole: nn.Module) -> nn.Module:
     return nn.Sequential(*list(whole.children())[:-2])
 
 
-def _lite(build: Callable[[], nn.Module], channels: int) -> Backbone:
-    return Backbone(build, channels, mean=(_LITE_MEAN,) * 3, std=(_LITE_STD,) * 3)
+def _lite(build: Callable[[], nn.Module], channels: int, groups: tuple[int, ...] = ()) -> Backbone:
+    grey = (_LITE_MEAN,) * 3, (_LITE_STD,) * 3
+    return Backbone(build, channels, *grey, groups)
 
 
 class Stages(nn.Module):
@@ -73,15 +74,17 @@ class Stages(nn.Module):
     made for the thousand things of ImageNet; radiographs differ in what lies before.
     """
 
+    _SEEN = (
+        (lite.LITE0, tuple(range(len(lite.LITE0)))),
+        (lite.LITE2, tuple(range(len(lite.LITE2)))),
+        (lite.LITE0, unet.LITE_STAGES),
+    )
     #: Features of each of the three.
-    WIDTHS = (784, 856, 384)
+    WIDTHS = tuple(sum(lite.widths(*one)) for one in _SEEN)
 
     def __init__(self) -> None:
         super().__init__()
-        every = tuple(range(len(lite.LITE0)))
-        self.lite0 = lite.Encoder(lite.LITE0, every)
-        self.lite2 = lite.Encoder(lite.LITE2, every)
-        self.drawing = lite.Encoder(lite.LITE0, unet.LITE_STAGES)
+        self.lite0, self.lite2, self.drawing = (lite.Encoder(*one) for one in self._SEEN)
 
     def forward(self, pictures: Tensor) -> Tensor:
         side = pictures.shape[-1] // 32
@@ -96,7 +99,5 @@ BACKBONES: dict[str, Backbone] = {
     "efficientnet_lite0": _lite(lambda: lite.EfficientNetLite(lite.LITE0), lite.CHANNELS),
     "efficientnet_lite2": _lite(lambda: lite.EfficientNetLite(lite.LITE2), lite.CHANNELS),
     "efficientnet_lite0+2": _lite(lite.SideBySide, 2 * lite.CHANNELS),
-    "efficientnet_lite0+2+drawing": replace(
-        _lite(Stages, sum(Stages.WIDTHS)), groups=Stages.WIDTHS
-    ),
+    "efficientnet_lite0+2+drawing": _lite(Stages, sum(Stages.WIDTHS), Stages.WIDTHS),
 }

@@ -99,7 +99,7 @@ class Encoder(nn.Module):
 
     def __init__(self, stages: Stages, seen: tuple[int, ...]) -> None:
         super().__init__()
-        self.widths = tuple(stages[i][1] for i in seen)
+        self.widths = widths(stages, seen)
         #: The last block of each of them.
         self.ends = tuple(sum(stage[2] for stage in stages[: i + 1]) - 1 for i in seen)
         whole = EfficientNetLite(stages)
@@ -108,6 +108,11 @@ class Encoder(nn.Module):
 
     def forward(self, pictures: Tensor) -> list[Tensor]:
         return levels(self.stem, self.blocks, self.ends, pictures)
+
+
+def widths(stages: Stages, seen: tuple[int, ...]) -> tuple[int, ...]:
+    """How many features each of the stages `seen` gives."""
+    return tuple(stages[i][1] for i in seen)
 
 
 def levels(

@@ -95,6 +95,7 @@ class LiteUNet(Segmenter):
     def __init__(self) -> None:
         encoder = lite.Encoder(lite.LITE0, LITE_STAGES)
         super().__init__(encoder.widths, (80, 48, 24, 24))
+        # by the names that runs and weights have for them
         self.stem, self.blocks = encoder.stem, encoder.blocks
         self._ends = encoder.ends
 
