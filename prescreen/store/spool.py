@@ -208,7 +208,7 @@ class Spool:
         for path in self._older(self._draft.iterdir(), before):
             self.remove(path)
             unfinished += 1
-        for path in self._older(self._received.glob("*/*"), before):
+        for path in self._received_before(before):
             if path.name.endswith(".tmp"):
                 self.remove(path)
                 unfinished += 1
@@ -219,6 +219,12 @@ class Spool:
                 self.quarantine(path, "no_row")
                 quarantined += 1
         return Swept(unfinished, expired, quarantined)
+
+    def _received_before(self, before: float) -> Iterator[Path]:
+        """A folder at a time: months of studies are too many to be listed at once."""
+        for folder in list(self._received.iterdir()):
+            if folder.is_dir():
+                yield from self._older(folder.iterdir(), before)
 
     def _older(self, paths: Iterator[Path], before: float) -> Iterator[Path]:
         for path in list(paths):
