@@ -287,8 +287,12 @@ def _span(profile: BoolArray) -> float:
 
 def _centre(mask: BoolArray) -> tuple[float, float]:
     """Row and column of a mask's centre of gravity, 0…1."""
-    rows, columns = np.nonzero(mask)
-    return float(rows.mean() + 0.5) / mask.shape[0], float(columns.mean() + 0.5) / mask.shape[1]
+    row, column = (_middle(np.count_nonzero(mask, axis=axis)) for axis in (1, 0))
+    return row, column
+
+
+def _middle(profile: npt.NDArray[np.intp]) -> float:
+    return float((np.arange(len(profile)) + 0.5) @ profile / profile.sum()) / len(profile)
 
 
 # ---------------------------------------------------------------- the file

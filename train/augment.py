@@ -6,6 +6,8 @@ the heart is a finding. Every function draws from the `torch.Generator` it is gi
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -72,6 +74,45 @@ def clouded(pictures: Tensor, generator: torch.Generator) -> Tensor:
         level = uniform(n, 0.5, 1.0, generator)
         x = x + weight * opacity * (level - x).clamp_min(0)
     return x
+
+
+def hidden(
+    pictures: Tensor, masks: Tensor, generator: torch.Generator, share: float = 0.33
+) -> Tensor:
+    """In a share of the pictures a part of one lung is white, as effusion and opacity make it.
+
+    `masks` (N, 3, h, w) say where the lungs are. What is hidden reaches past the lung's outline by
+    a chance distance, or the white itself would tell where the outline is.
+    """
+    n, _, height, width = pictures.shape
+    side = torch.randint(0, 2, (n,), generator=generator)
+    lung = masks[torch.arange(n), side][:, None]
+    beyond = 2 * int(torch.randint(0, 12, (), generator=generator)) + 1
+    near = functional.max_pool2d(lung, beyond, stride=1, padding=beyond // 2)
+    near = functional.avg_pool2d(near, 15, stride=1, padding=7)
+    below = (torch.rand(n, 1, 1, 1, generator=generator) < 0.6).float()
+    turn = uniform(n, -1, 1, generator) * (0.4 * below + math.pi * (1 - below))
+    ys = torch.linspace(0, 1, height).view(1, 1, height, 1)
+    xs = torch.linspace(0, 1, width).view(1, 1, 1, width)
+    size = lung.sum(dim=(2, 3), keepdim=True).clamp_min(1.0)
+    row, column = ((lung * at).sum(dim=(2, 3), keepdim=True) / size for at in (ys, xs))
+    depth = (ys - row) * torch.cos(turn) + (xs - column) * torch.sin(turn)
+    depth = depth - uniform(n, -0.15, 0.15, generator)
+    weight = near * torch.sigmoid(depth * uniform(n, 12, 80, generator))
+    present = (torch.rand(n, 1, 1, 1, generator=generator) < share).float()
+    opacity = uniform(n, 0.5, 1.0, generator) * present
+    level = uniform(n, 0.6, 1.0, generator)
+    return pictures + weight * opacity * (level - pictures).clamp_min(0)
+
+
+def grainy(pictures: Tensor, generator: torch.Generator) -> Tensor:
+    """For a quarter of the pictures few grey levels and much noise, as low contrast has."""
+    n = pictures.shape[0]
+    noise = torch.randn(pictures.shape, generator=generator) * uniform(n, 0.0, 0.1, generator)
+    levels = torch.round(torch.exp(uniform(n, 2.3, 4.5, generator)))  # 10…90
+    coarse = torch.round((pictures + noise).clamp(0, 1) * levels) / levels
+    chosen = torch.rand(n, 1, 1, 1, generator=generator) < 0.25
+    return torch.where(chosen, coarse, pictures)
 
 
 def framed(pictures: Tensor, generator: torch.Generator) -> Tensor:

@@ -15,13 +15,13 @@ from pathlib import Path
 
 import numpy as np
 
-from train import calibration, figures, probe, ship
+from train import calibration, figures, probe, unseen
 from train.figures import Numbers
 
 
 def answered(folds: Sequence[Path]) -> tuple[probe.Features, Numbers]:
     """Labels (n, 14) and logits (n, 2, 14) of the masked and unmasked head, in order of names."""
-    held, masked, unmasked = ship.answers_unseen(folds)
+    held, masked, unmasked = unseen.answers(folds)
     order = sorted(range(len(held)), key=lambda i: held[i].path.stem)
     said = np.stack([calibration.logits_of(p, {}) for p in (masked, unmasked)], axis=1)[order]
     truth = np.array([held[i].labels for i in order], dtype=np.float32)

@@ -182,9 +182,9 @@ def _folds_compared(chosen: Arguments) -> tuple[Report, list[str]]:
 
 def _of_folds(runs: Sequence[Path], labels: Path) -> Judged:
     """What the runs of all folds said of radiographs that each had not seen."""
-    from train.ship import answers_unseen
+    from train import unseen
 
-    pictures, masked, unmasked = answers_unseen(runs)
+    pictures, masked, unmasked = unseen.answers(runs)
     stems = tuple(picture.path.stem for picture in pictures)
     return findings_report.with_labels(screening.Probabilities(stems, masked, unmasked), labels)
 

@@ -74,12 +74,31 @@ def taught_tensors(config: Config) -> tuple[Tensor, Tensor]:
     for picture in usable[: config.undrawn]:
         x = torch.from_numpy(data.read_picture(picture.path, config.size).copy())[None, None]
         with torch.inference_mode():
-            drawn = torch.sigmoid(master(inputs.stretch(x / 255.0)))
+            drawn = averaged(master, inputs.stretch(x / 255.0))
         if plausible(drawn[0]):
             pixels.append(x)
             masks.append((drawn * 255).round().to(torch.uint8))
     print(f"teacher's masks kept for {len(pixels)} of {config.undrawn} radiographs", flush=True)
     return torch.cat(pixels), torch.cat(masks)
+
+
+def averaged(network: unet.Segmenter, x: Tensor) -> Tensor:
+    """Sigmoids (1, 3, s, s), the mean of three views: as it is, turned a little left, and right."""
+    views = []
+    for angle in (0.0, -_TURN, _TURN):
+        there, back = (_turned(a, x.shape[-1]) for a in (angle, -angle))
+        seen = torch.sigmoid(network(augment.warped(x, there, border=True)))
+        views.append(augment.warped(seen, back))
+    return torch.stack(views).mean(dim=0)
+
+
+_TURN = 0.07  # radians
+
+
+def _turned(angle: float, size: int) -> Tensor:
+    cos, sin = math.cos(angle), math.sin(angle)
+    theta = torch.tensor([[[cos, -sin, 0.0], [sin, cos, 0.0]]])
+    return functional.affine_grid(theta, [1, 1, size, size], align_corners=False)
 
 
 def plausible(drawn: Tensor) -> bool:
@@ -101,7 +120,8 @@ def training_view(
     y = augment.warped(masks / 255.0, grid)  # (n, 3, s, s)
     if mild:
         return inputs.stretch(augment.exposed(x, g, strength=0.4)), y
-    x = augment.framed(augment.exposed(augment.clouded(x, g), g), g)
+    x = augment.clouded(augment.hidden(x, y, g), g)
+    x = augment.framed(augment.grainy(augment.exposed(x, g), g), g)
     return inputs.stretch(x), y
 
 

@@ -14,7 +14,6 @@ import argparse
 import dataclasses
 import json
 import subprocess
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -25,10 +24,9 @@ from torch import Tensor
 
 import prescreen
 from prescreen.nets import inputs, typical, unet
-from prescreen.nets.anatomy import anatomy_of
 from prescreen.nets.weights import Calibration, Manifest, Metric, Source, Storage, write_manifest
-from prescreen.study import LABELS, ORGANS, Anatomy, FloatArray
-from train import augment, calibration, checkpoint, data, drawings, figures, organs
+from prescreen.study import LABELS, ORGANS, FloatArray
+from train import augment, calibration, checkpoint, data, drawings, figures, organs, unseen
 from train import findings as findings_run
 from train import lungs_heart as lungs_heart_run
 from train.figures import Numbers, Truth
@@ -123,14 +121,14 @@ def frontals(config: Mapping[str, Any]) -> tuple[list[Path], list[Path]]:
 
 def ship_lungs_heart(run: Path, folds: Sequence[Path], to: Path) -> Manifest:
     """Weights, manifest and the statistics of typical radiographs from a run's last epoch."""
-    network, saved = drawing_network(run)
+    network, saved = unseen.drawing_network(run)
     fit, held = frontals(saved["config"])
     clean, other = described(network, fit), described(network, fit, distort=1)
     usual = typical.Typical.fitted(np.concatenate([clean, other]))
     distances = usual.distances(described(network, held))
     config = lungs_heart_run.Config(**saved["config"])
-    report = organs.figures_of(drawn_unseen(folds))
-    spoilt = organs.figures_of(drawn_unseen(folds, spoilt=True))
+    report = organs.figures_of(unseen.drawn(folds))
+    spoilt = {how: organs.figures_of(unseen.drawn(folds, how)) for how in unseen.SPOILING}
     manifest = Manifest(
         network="lungs_heart",
         version=prescreen.__version__,
@@ -149,58 +147,19 @@ def ship_lungs_heart(run: Path, folds: Sequence[Path], to: Path) -> Manifest:
     return write_manifest(to, manifest, tensors)
 
 
-def figures_from(report: Mapping[str, Any], spoilt: Mapping[str, Any], folds: int) -> str:
+def figures_from(
+    report: Mapping[str, Any], spoilt: Mapping[str, Mapping[str, Any]], folds: int
+) -> str:
     """On what the figures of a segmentation stand, in words; and what is left on spoilt films."""
     said = f"{report['n']} radiographs, each drawn by one of {folds} networks that had not seen it"
-    left = ", ".join(f"{organ} {value:.3f}" for organ, value in spoilt["dice"].items())
-    said += f"; Dice on the same, exposed badly, clouded and framed: {left}"
+    for how, figures_then in spoilt.items():
+        left = ", ".join(f"{organ} {value:.3f}" for organ, value in figures_then["dice"].items())
+        said += f"; Dice on the same, {how}: {left}"
     error = report["ctr_mae"]
     if error is None:
         return said + "; no cardiothoracic ratio could be compared"
     measured = f"mean absolute error {error:.4f} on {report['ctr_n']}"
     return f"{said}; cardiothoracic ratio: {measured}"
-
-
-def drawing_network(run: Path) -> tuple[unet.Segmenter, dict[str, Any]]:
-    """The network of a run, ready, and its checkpoint."""
-    saved = checkpoint.read(run / "last.pt")
-    return lungs_heart_run.drawing(saved), saved
-
-
-def drawn_unseen(folds: Sequence[Path], spoilt: bool = False) -> list[organs.Drawn]:
-    """Every radiograph with masks, drawn by the run that had not seen it, as the node draws."""
-    files = list_lungs_heart(data.data_dir() / "lungs_heart")
-    drawn = []
-    for run in folds:
-        network, saved = drawing_network(run)
-        config = lungs_heart_run.Config(**saved["config"])
-        held = [f for f in files if lungs_heart_run.fold_of(config, f.name) == config.fold]
-        g = torch.Generator().manual_seed(config.fold) if spoilt else None
-        drawn += [organs.compared(one, anatomy_in(network, one.path, g)) for one in held]
-    refuse_not_once([one.file.name for one in drawn], [f.name for f in files])
-    return drawn
-
-
-@torch.inference_mode()
-def anatomy_in(network: unet.Segmenter, path: Path, g: torch.Generator | None = None) -> Anatomy:
-    """As the node draws it; with a generator from the film as bad machines and chests spoil it."""
-    square = inputs.common_square(radiograph_of(path).pixels)
-    x = inputs.resized(square, unet.INPUT_SIZE)
-    if g is not None:
-        x = augment.framed(augment.clouded(augment.exposed(x, g), g), g)
-    return anatomy_of(torch.sigmoid(network(inputs.stretch(x)))[0].numpy())
-
-
-def refuse_not_once(seen: Sequence[str], known: Sequence[str]) -> None:
-    """DataError unless the folds hold out every radiograph exactly once."""
-    double = [name for name, times in Counter(seen).items() if times > 1]
-    missing = sorted(set(known) - set(seen))
-    if double or missing:
-        which = f"{double[0]} more than once" if double else f"{missing[0]} not at all"
-        raise data.DataError(
-            f"--folds: these runs hold out {which}; name one finished run of every fold, all of "
-            "one seed"
-        )
 
 
 def lungs_heart_sources(config: lungs_heart_run.Config, fit: list[Path]) -> tuple[Source, ...]:
@@ -227,7 +186,7 @@ def ship_findings(run: Path, folds: Sequence[Path], to: Path) -> Manifest:
     config = findings_run.Config(**saved["config"])
     student = findings_run.Student(config).eval()
     student.load_state_dict(saved["ema"])
-    held, masked, unmasked = answers_unseen(folds)
+    held, masked, unmasked = unseen.answers(folds)
     stated = judged(held, masked, unmasked)
     patients = len({p.patient for p in held})
     manifest = Manifest(
@@ -320,27 +279,6 @@ def findings_sources(config: findings_run.Config, count: int) -> tuple[Source, .
     return (nih,)
 
 
-def answers_unseen(
-    folds: Sequence[Path],
-) -> tuple[list[data.LabelledPicture], Numbers, Numbers]:
-    """The train_val radiographs with masked and unmasked probabilities (n, 14) of the folds."""
-    listed = data.read_chestxray14(data.data_dir() / "chestxray14")
-    usable = {p.path.stem: p for p in listed if p.official_split == "train_val"}
-    names, answers = [], []
-    for run in folds:
-        try:
-            with np.load(run / "held.npz") as held:
-                names += [str(name) for name in held["names"]]
-                answers.append(held["answers"].astype(np.float64))
-        except FileNotFoundError as error:
-            raise data.DataError(
-                f"{run / 'held.npz'} is missing: let the run of this fold finish"
-            ) from error
-    refuse_not_once(names, list(usable))
-    said = np.concatenate(answers)
-    return [usable[name] for name in names], said[:, 0], said[:, 1]
-
-
 @dataclasses.dataclass(frozen=True)
 class Stated:
     """What a manifest says of the findings: from fixed answers that no fold had seen."""
@@ -372,7 +310,7 @@ def truth_of(held: Sequence[data.LabelledPicture]) -> Truth:
 def report_calibration(folds: Sequence[Path], to: Path) -> None:
     """How much nearer the answers come to the truth, of patients that no fit had seen: as JSON,
     with their reliability before and after as a figure beside it."""
-    held, masked, _ = answers_unseen(folds)
+    held, masked, _ = unseen.answers(folds)
     truth = truth_of(held)
     report, after = calibration.improved(KIND, held, truth, masked)
     to.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")

@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from prescreen.nets import inputs, unet
+from prescreen.nets.anatomy import RULE, anatomy_of
 from train import augment, data, machine, teacher
 
 
@@ -84,13 +85,18 @@ def principal(seen: Tensor, components: int) -> tuple[Tensor, Tensor]:
 
 @torch.inference_mode()
 def draw(network: unet.Segmenter, loader: Loader) -> Tensor:
-    """Left lung, right lung and heart of every radiograph, uint8 (n, 3, 64, 64)."""
+    """Left lung, right lung and heart of every radiograph, uint8 (n, 3, 64, 64).
+
+    As the node draws them, each cell with the share of it that is covered.
+    """
     network.eval().to(machine.device())
     drawn = torch.zeros(len(loader.dataset.paths), 3, 64, 64, dtype=torch.uint8)
     for x, index in machine.progress(loader, "lungs and heart"):
         x = inputs.resized(x.to(machine.device()) / 255.0, unet.INPUT_SIZE)
-        share = functional.adaptive_avg_pool2d((network(inputs.stretch(x)) > 0).float(), 64)
-        drawn[index] = (share * 255).round().to(torch.uint8).cpu()
+        sigmoids = torch.sigmoid(network(inputs.stretch(x))).cpu().numpy()
+        masks = torch.from_numpy(np.stack([anatomy_of(one).masks for one in sigmoids]))
+        share = functional.adaptive_avg_pool2d(masks.float(), 64)
+        drawn[index] = (share * 255).round().to(torch.uint8)
     return drawn
 
 
@@ -103,7 +109,8 @@ def drawn(
     """
     tensors = network.state_dict().values()
     digest = hashlib.sha256(b"".join(tensor.cpu().numpy().tobytes() for tensor in tensors))
-    files = [folder / digest.hexdigest()[:16] / _name(path) for path in paths]
+    drawn_by = f"{digest.hexdigest()[:16]}-{RULE}"
+    files = [folder / drawn_by / _name(path) for path in paths]
     missing = [i for i, file in enumerate(files) if not file.is_file()]
     if missing:
         files[0].parent.mkdir(parents=True, exist_ok=True)

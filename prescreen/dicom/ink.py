@@ -28,7 +28,7 @@ AILERON = Face()
 #: Rows that are converted at a time: few enough to stay in the processor's cache.
 _BLOCK = 32
 #: Cells of the mask's grid added around it, so that smoothing has something to smooth into.
-_MARGIN = 3
+_MARGIN = 6
 
 
 #: Signs that stand alone in scripts without blanks, with what may not begin a line after them.
@@ -197,7 +197,7 @@ def outline(area: Page, mask: BoolArray, colour: Colour, thickness: int) -> None
     tall, wide = area.shape[0] / mask.shape[0], area.shape[1] / mask.shape[1]
     padded = np.pad(mask[top:bottom, left:right], _MARGIN).astype(np.uint8) * 255
     size = max(round(padded.shape[1] * wide), 1), max(round(padded.shape[0] * tall), 1)
-    smooth = Image.fromarray(padded).filter(ImageFilter.BoxBlur(1.5))
+    smooth = Image.fromarray(padded).filter(ImageFilter.BoxBlur(3))
     large = np.asarray(smooth.resize(size, Image.Resampling.BILINEAR)) > 127
     # found in a flat array and then divided: five times as fast as np.nonzero in two dimensions
     rows, columns = np.divmod(np.flatnonzero(_border(large, thickness)), large.shape[1])

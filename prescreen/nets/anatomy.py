@@ -3,22 +3,54 @@
 from __future__ import annotations
 
 import numpy as np
+import numpy.typing as npt
 
 from prescreen.study import Anatomy, BoolArray, FloatArray
 
 THRESHOLD = 0.5
+#: Of the rule below; to be raised whenever the same sigmoids give other masks.
+RULE = 2
+
+Places = npt.NDArray[np.intp]
 
 
 def anatomy_of(sigmoids: FloatArray) -> Anatomy:
-    """The masks in (3, h, w) sigmoids: above 0.5, lungs end at the heart, largest piece each."""
-    drawn = sigmoids > THRESHOLD
+    """The masks (3, 2h, 2w) in (3, h, w) sigmoids: above 0.5, lungs end at the heart.
+
+    They are twice as fine, so that an outline runs where the sigmoids cross the threshold and not
+    along the borders of their cells. Of each organ the largest piece, without holes: what a network
+    leaves out inside of a lung is a vessel or a shadow, not the end of the lung.
+    """
+    masks = np.zeros((len(sigmoids), *(2 * n for n in sigmoids.shape[1:])), dtype=np.bool_)
+    rows, columns = _around(sigmoids.max(axis=0) > THRESHOLD)
+    fine = doubled(doubled(sigmoids[:, rows, columns], axis=1), axis=2)
+    drawn = fine > THRESHOLD
     drawn[:2] &= ~drawn[2]
-    masks = np.stack([largest_piece(mask) for mask in drawn])
+    drawn = np.stack([filled(largest_piece(mask)) for mask in drawn])
+    drawn[:2] &= ~drawn[2]
+    rows, columns = (slice(2 * side.start, 2 * side.stop) for side in (rows, columns))
+    masks[:, rows, columns] = drawn
     left, right, heart = (
         float(sigmoid[mask].mean()) if mask.any() else 0.0
-        for sigmoid, mask in zip(sigmoids, masks, strict=True)
+        for sigmoid, mask in zip(fine, drawn, strict=True)
     )
     return Anatomy(masks, (left, right, heart))
+
+
+def _around(mask: BoolArray) -> tuple[slice, slice]:
+    """The box of what is set and one cell more to each side; nothing of nothing."""
+    places = [np.flatnonzero(mask.any(axis=axis)) for axis in (1, 0)]
+    rows, columns = (slice(max(p[0] - 1, 0), p[-1] + 2) if p.size else slice(0, 0) for p in places)
+    return rows, columns
+
+
+def doubled(values: FloatArray, axis: int) -> FloatArray:
+    """Twice as many values along the axis, each between its neighbours; the outermost go on."""
+    cells = np.moveaxis(values, axis, 0)
+    before, after = np.concatenate([cells[:1], cells[:-1]]), np.concatenate([cells[1:], cells[-1:]])
+    halves = np.stack([cells + (before - cells) / 4, cells + (after - cells) / 4], axis=1)
+    twice = halves.reshape(2 * len(cells), *cells.shape[1:])
+    return np.asarray(np.moveaxis(twice, 0, axis), np.float32)
 
 
 def largest_piece(mask: BoolArray) -> BoolArray:
@@ -26,27 +58,51 @@ def largest_piece(mask: BoolArray) -> BoolArray:
     rows, starts, ends = _runs(mask)
     if rows.size == 0:
         return np.zeros_like(mask)
-    piece = _pieces(rows, starts, ends)
+    piece = _pieces(len(rows), _touching(rows, starts, ends, mask.shape[1]))
     lengths = np.bincount(piece, weights=ends - starts)
-    kept = piece == int(lengths.argmax())
-    result = np.zeros_like(mask)
-    for row, start, end in zip(rows[kept], starts[kept], ends[kept], strict=True):
-        result[row, start:end] = True
+    return _painted(mask.shape, *(a[piece == int(lengths.argmax())] for a in (rows, starts, ends)))
+
+
+def filled(mask: BoolArray) -> BoolArray:
+    """The (h, w) mask, one 4-connected piece, and whatever it encloses."""
+    rows, starts, ends = _runs(mask)
+    joints = len(_touching(rows, starts, ends, mask.shape[1])[0])
+    # runs less joints are pieces less holes (Euler), where joints at corners count for neither
+    if rows.size - joints == min(rows.size, 1):
+        return mask
+    outside = np.pad(~mask, 1, constant_values=True)
+    rows, starts, ends = _runs(outside)
+    piece = _pieces(len(rows), _touching(rows, starts, ends + 1, outside.shape[1] + 1))
+    around = _painted(outside.shape, *(a[piece == piece[0]] for a in (rows, starts, ends)))
+    result: BoolArray = ~around[1:-1, 1:-1]
     return result
 
 
-def _runs(mask: BoolArray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _runs(mask: BoolArray) -> tuple[Places, Places, Places]:
     """Row, first column and last column + 1 of every run of True, in reading order."""
     padded = np.zeros((mask.shape[0], mask.shape[1] + 2), dtype=np.int8)
     padded[:, 1:-1] = mask
-    edges = np.diff(padded, axis=1)
-    rows, starts = np.nonzero(edges == 1)
-    return rows, starts, np.nonzero(edges == -1)[1]
+    edges = np.diff(padded, axis=1).ravel()
+    # found in a flat array and then divided: five times as fast as in two dimensions
+    rows, starts = np.divmod(np.flatnonzero(edges == 1), mask.shape[1] + 1)
+    return rows, starts, np.flatnonzero(edges == -1) % (mask.shape[1] + 1)
 
 
-def _pieces(rows: np.ndarray, starts: np.ndarray, ends: np.ndarray) -> np.ndarray:
-    """For each run the index of the first run of its piece: union-find over adjacent rows."""
-    parent = list(range(len(rows)))
+def _touching(rows: Places, starts: Places, ends: Places, width: int) -> tuple[Places, Places]:
+    """Pairs of runs, the upper and the lower, that lie in adjacent rows and share a column."""
+    place = rows * (width + 1)
+    # of the runs of the row above, those that end after this one starts and start before it ends
+    first = np.searchsorted(place + ends, place - (width + 1) + starts, side="right")
+    last = np.searchsorted(place + starts, place - (width + 1) + ends, side="left")
+    count = np.maximum(last - first, 0)
+    lower = np.repeat(np.arange(len(rows)), count)
+    upper = np.arange(count.sum()) - np.repeat(np.cumsum(count) - count, count)
+    return upper + np.repeat(first, count), lower
+
+
+def _pieces(count: int, touching: tuple[Places, Places]) -> Places:
+    """For each run the first run of its piece: union-find over those that touch."""
+    parent = list(range(count))
 
     def root(i: int) -> int:
         while parent[i] != i:
@@ -54,17 +110,15 @@ def _pieces(rows: np.ndarray, starts: np.ndarray, ends: np.ndarray) -> np.ndarra
             i = parent[i]
         return i
 
-    above = 0
-    row_of, start_of, end_of = rows.tolist(), starts.tolist(), ends.tolist()
-    for i in range(len(parent)):
-        while row_of[above] < row_of[i] - 1:
-            above += 1
-        j = above
-        while row_of[j] == row_of[i] - 1 and start_of[j] < end_of[i]:
-            if end_of[j] > start_of[i]:
-                a, b = root(i), root(j)
-                parent[max(a, b)] = min(a, b)
-            j += 1
-        while above < i and row_of[above] == row_of[i] - 1 and end_of[above] <= start_of[i]:
-            above += 1
-    return np.array([root(i) for i in range(len(parent))])
+    for upper, lower in zip(*(side.tolist() for side in touching), strict=True):
+        a, b = root(upper), root(lower)
+        parent[max(a, b)] = min(a, b)
+    return np.array([root(i) for i in range(count)])
+
+
+def _painted(shape: tuple[int, ...], rows: Places, starts: Places, ends: Places) -> BoolArray:
+    """A mask of these runs."""
+    result = np.zeros(shape, dtype=np.bool_)
+    for row, start, end in zip(rows.tolist(), starts.tolist(), ends.tolist(), strict=True):
+        result[row, start:end] = True
+    return result
