@@ -14,7 +14,15 @@ from prescreen.dicom.render import means
 from prescreen.errors import UnusableImage, WeightsError
 from prescreen.nets import weights
 from prescreen.nets.screener import Screener, _finding
-from prescreen.study import LABELS, FindingState, FloatArray, Header, Radiograph, Screening
+from prescreen.study import (
+    LABELS,
+    Finding,
+    FindingState,
+    FloatArray,
+    Header,
+    Radiograph,
+    Screening,
+)
 from tests.canaries import sample
 
 WEIGHTS = Path(__file__).resolve().parents[2] / "weights"
@@ -49,6 +57,12 @@ def numbers(screening: Screening) -> FloatArray:
     return np.array([*both, screening.feature_distance], dtype=np.float32)
 
 
+def is_clear(finding: Finding) -> bool:
+    """Whether both heads are further from the threshold than the two may differ."""
+    heads, threshold = (finding.probability, finding.probability_unmasked), finding.threshold
+    return all(p is not None and abs(p - (threshold or 0)) > 0.02 for p in heads)
+
+
 def test_a_real_chest_has_both_lungs_and_a_heart_where_they_belong(screening: Screening) -> None:
     left, right, heart = screening.anatomy.area
     assert 0.05 < left < 0.3 and 0.05 < right < 0.3 and 0.02 < heart < 0.2
@@ -68,8 +82,11 @@ def test_means_of_pixels_say_what_all_of_them_say(
     screener: Screener, chest: Radiograph, screening: Screening
 ) -> None:
     (of_means,) = screener([radiograph(means(chest.pixels, 2))])
-    assert [f.state for f in of_means.findings] == [f.state for f in screening.findings]
     assert np.abs(numbers(of_means) - numbers(screening))[:-1].max() < 0.02
+    clear = [place for place, f in enumerate(screening.findings) if is_clear(f)]
+    assert len(clear) > 7
+    for place in clear:
+        assert of_means.findings[place].state == screening.findings[place].state
 
 
 def test_every_label_is_answered_in_order_and_in_range(screening: Screening) -> None:
