@@ -40,6 +40,16 @@ def read(path: Path) -> dict[str, Any]:
     return saved
 
 
+def counting(folder: Path) -> Path:
+    """The file of a run that counts: with early stopping `best.pt`, else `last.pt`.
+
+    DataError where the run has none. A `best.pt` that another config left is not looked at.
+    """
+    stopping = read(folder / "last.pt")["config"].get("stopping", 0.0)
+    best = folder / "best.pt"
+    return best if stopping and best.is_file() else folder / "last.pt"
+
+
 def part(path: Path, which: str, prefix: str) -> dict[str, torch.Tensor]:
     """The tensors of `network` or `ema` whose names start with `prefix`, without it."""
     return {
@@ -56,13 +66,19 @@ def save(
     average: nn.Module,
     optimiser: torch.optim.Optimizer,
     log: Log,
+    best: bool = False,
 ) -> None:
-    """Write `last.pt`, replacing the one before in one step, and `log.json` beside it."""
+    """Write `last.pt`, replacing the one before in one step, and `log.json` beside it.
+
+    `best` writes `best.pt` as well, in the same way and before: a run that is killed between the
+    two does the epoch again.
+    """
     state = {"network": network.state_dict(), "ema": average.state_dict()}
     rest = {"optimiser": optimiser.state_dict(), "log": log, "epoch": len(log)}
     saved = {**state, **rest, "config": dataclasses.asdict(config)}  # type: ignore[call-overload]
-    torch.save(saved, folder / "next.pt")
-    (folder / "next.pt").replace(folder / "last.pt")
+    for name in ("best.pt", "last.pt") if best else ("last.pt",):
+        torch.save(saved, folder / "next.pt")
+        (folder / "next.pt").replace(folder / name)
     (folder / "log.json").write_text(json.dumps(log, indent=1), encoding="utf-8")
 
 

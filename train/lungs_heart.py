@@ -8,6 +8,8 @@
 
 The second round is what makes it hold on films from other hospitals: the student sees the
 teacher's masks under distortions, shadows and exposures that the teacher never had to bear.
+
+Several GPUs: torchrun --standalone --nproc-per-node N -m -- train.lungs_heart ...
 """
 
 from __future__ import annotations
@@ -26,7 +28,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from prescreen.nets import inputs, unet
-from train import augment, checkpoint, curves, data, teacher
+from train import augment, checkpoint, curves, data, machine, teacher
+from train.pictures import told
 
 # ---------------------------------------------------------------- config
 
@@ -40,8 +43,10 @@ class Config:
     size: int = unet.INPUT_SIZE
     folds: int = 5
     fold: int = 0  # which fifth is held out; -1 trains on all, for weights that ship
+    stopping: float = 0.0  # share of the remaining radiographs that early stopping looks at
+    patience: int = 5  # epochs without a better mean Dice there
     epochs: int = 24
-    batch: int = 8
+    batch: int = 8  # on each GPU
     learning_rate: float = 1.5e-3
     weight_decay: float = 1e-4
     bce_weight: float = 1.0  # beside the paper's Dice loss, which alone finds the heart late
@@ -49,19 +54,30 @@ class Config:
     ema: float = 0.99
     teacher: str = ""  # checkpoint of the first round; empty in the first round
     undrawn: int = 800  # radiographs without masks that the second round adds
+    amp: bool = True  # bfloat16 where there is a GPU
     threads: int = 0  # 0: as torch decides
 
 
 # ---------------------------------------------------------------- data
 
 
-def drawn_tensors(pictures: list[data.MaskedPicture]) -> tuple[Tensor, Tensor]:
-    """(N, 1, s, s) and (N, 3, s, s), both uint8 (masks 0 or 255)."""
-    if not pictures:
-        return torch.zeros(0, 1, 0, 0), torch.zeros(0, 3, 0, 0)
-    pixels = np.stack([p.pixels for p in pictures])[:, None]
-    masks = np.stack([p.masks for p in pictures]).astype(np.uint8) * 255
-    return torch.from_numpy(pixels), torch.from_numpy(masks)
+@dataclass(frozen=True)
+class Part:
+    """Radiographs with masks, all in memory: some hundreds, at 256 KiB each."""
+
+    pixels: Tensor  # (n, 1, s, s) uint8
+    masks: Tensor  # (n, 3, s, s) uint8, 0 or 255, or what a teacher is sure of
+
+    @classmethod
+    def of(cls, pictures: list[data.MaskedPicture]) -> Part:
+        if not pictures:
+            return cls(torch.zeros(0, 1, 0, 0), torch.zeros(0, 3, 0, 0))
+        pixels = np.stack([p.pixels for p in pictures])[:, None]
+        masks = np.stack([p.masks for p in pictures]).astype(np.uint8) * 255
+        return cls(torch.from_numpy(pixels), torch.from_numpy(masks))
+
+    def with_more(self, pixels: Tensor, masks: Tensor) -> Part:
+        return Part(torch.cat([self.pixels, pixels]), torch.cat([self.masks, masks]))
 
 
 def taught_tensors(config: Config) -> tuple[Tensor, Tensor]:
@@ -69,16 +85,22 @@ def taught_tensors(config: Config) -> tuple[Tensor, Tensor]:
     listed = data.read_chestxray14(data.data_dir() / "chestxray14")
     usable = [p for p in listed if p.official_split == "train_val"]
     usable.sort(key=lambda p: data.share_of(p.path.name, config.seed))
-    master = trained(Path(config.teacher))
+    master = trained(Path(config.teacher)).to(machine.device())
+    chosen = usable[: config.undrawn]
     pixels, masks = [], []
-    for picture in usable[: config.undrawn]:
+    for picture in told(chosen, len(chosen), "the teacher's masks"):
         x = torch.from_numpy(data.read_picture(picture.path, config.size).copy())[None, None]
         with torch.inference_mode():
-            drawn = averaged(master, inputs.stretch(x / 255.0))
+            drawn = averaged(master, inputs.stretch(x / 255.0).to(machine.device())).cpu()
         if plausible(drawn[0]):
             pixels.append(x)
             masks.append((drawn * 255).round().to(torch.uint8))
-    print(f"teacher's masks kept for {len(pixels)} of {config.undrawn} radiographs", flush=True)
+    machine.say(f"teacher's masks kept for {len(pixels)} of {len(chosen)} radiographs")
+    if not pixels:
+        raise data.DataError(
+            f"teacher: {config.teacher} drew no lungs and heart worth learning from on these "
+            f"{len(chosen)} radiographs; name a run that has learnt more"
+        )
     return torch.cat(pixels), torch.cat(masks)
 
 
@@ -86,7 +108,7 @@ def averaged(network: unet.Segmenter, x: Tensor) -> Tensor:
     """Sigmoids (1, 3, s, s), the mean of three views: as it is, turned a little left, and right."""
     views = []
     for angle in (0.0, -_TURN, _TURN):
-        there, back = (_turned(a, x.shape[-1]) for a in (angle, -angle))
+        there, back = (_turned(a, x.shape[-1]).to(x.device) for a in (angle, -angle))
         seen = torch.sigmoid(network(augment.warped(x, there, border=True)))
         views.append(augment.warped(seen, back))
     return torch.stack(views).mean(dim=0)
@@ -163,61 +185,106 @@ def network_of(config: Mapping[str, Any]) -> str:
 
 
 @torch.inference_mode()
-def validate(network: unet.Segmenter, pixels: Tensor, masks: Tensor) -> list[float]:
+def validate(network: unet.Segmenter, part: Part) -> list[float]:
     """Mean Dice per organ on undistorted pictures; lungs scored outside the drawn heart."""
-    if not len(pixels):
+    if not len(part.pixels):
         return []
     scores = []
-    for x, y in zip(torch.split(pixels, 16), torch.split(masks, 16), strict=True):
-        truth = (y > 127).float()
-        drawn = (torch.sigmoid(network(inputs.stretch(x / 255.0))) > 0.5).float()
+    for x, y in zip(torch.split(part.pixels, 16), torch.split(part.masks, 16), strict=True):
+        truth = (y > 127).float().to(machine.device())
+        seen = inputs.stretch(x / 255.0).to(machine.device())
+        drawn = (torch.sigmoid(network(seen)) > 0.5).float()
         drawn[:, :2] *= 1 - truth[:, 2:]
         scores.append(unet.dice(drawn, truth))
     return [round(float(v), 4) for v in torch.cat(scores).mean(dim=0)]
 
 
+def mean_dice(log: checkpoint.Log) -> list[float]:
+    """Of each epoch; 0 where nothing was looked at."""
+    return [sum(entry["dice"]) / max(1, len(entry["dice"])) for entry in log]
+
+
 # ---------------------------------------------------------------- loop
+
+
+@dataclass(frozen=True)
+class Run:
+    """What an epoch changes and reads."""
+
+    network: unet.Segmenter
+    average: unet.Segmenter
+    optimiser: torch.optim.Optimizer
+    train: Part
+    weight: Tensor  # (n,): how often each radiograph is drawn, beside the others
 
 
 def main(config: Config) -> Path:
     """Train and return the folder of the run; picks up where a killed run stopped."""
-    torch.manual_seed(config.seed)
-    if config.threads:
-        torch.set_num_threads(config.threads)
+    machine.start(config.seed, config.threads)
     folder = data.runs_dir() / config.run
     folder.mkdir(parents=True, exist_ok=True)
-    pixels, masks, weight, held_pixels, held_masks = tensors(config)
+    train, weight, stopping, held = parts_of(config)
 
-    network, average = started(config), started(config).eval()
+    network, average = (started(config).to(machine.device()) for _ in range(2))
     network.to(memory_format=torch.channels_last)
     optimiser = torch.optim.AdamW(network.parameters(), weight_decay=config.weight_decay)
-    log = checkpoint.resume(folder, network, average, optimiser)
-    steps = max(1, int(weight.sum()) // config.batch)
+    log = checkpoint.resume(folder, network, average.eval(), optimiser)
+    run = Run(machine.shared(network), average, optimiser, train, weight)
+    watched = stopping if config.stopping else held
 
-    for epoch in range(len(log), config.epochs):
-        g = torch.Generator().manual_seed(config.seed * 1000 + epoch)
-        began, total = time.monotonic(), 0.0
-        network.train()
-        for step in range(steps):
-            for group in optimiser.param_groups:
-                group["lr"] = rate_at(config, (epoch + step / steps) / config.epochs)
-            index = torch.multinomial(weight, config.batch, generator=g)
-            x, y = training_view(pixels[index], masks[index], g, config.gentle)
-            logits = network(x)  # (batch, 3, s, s)
-            sure = functional.binary_cross_entropy_with_logits(logits, y)
-            loss = unet.dice_loss(logits, y) + config.bce_weight * sure
-            optimiser.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
-            torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
-            optimiser.step()
-            checkpoint.follow(average, network, config.ema, epoch * steps + step)
-            total += float(loss.detach())
-        scores = validate(average, held_pixels, held_masks)
-        log.append({"epoch": epoch + 1, "loss": round(total / steps, 4), "dice": scores})
-        print(json.dumps(log[-1]), f"{time.monotonic() - began:.0f} s", flush=True)
-        checkpoint.save(folder, config, network, average, optimiser, log)
-        curves.keep(folder, log)
+    while len(log) < config.epochs and not (config.stopping and tired(log, config.patience)):
+        began = time.monotonic()
+        loss = one_epoch(config, run, len(log))
+        scores = machine.as_the_first_found(lambda: validate(average, watched))
+        log.append({"epoch": len(log) + 1, "loss": loss, "dice": scores})
+        machine.say(f"{json.dumps(log[-1])} {time.monotonic() - began:.0f} s")
+        if machine.rank() == 0:
+            best = bool(config.stopping) and is_best(log)
+            checkpoint.save(folder, config, network, average, optimiser, log, best)
+            curves.keep(folder, log)
+        machine.wait()
     return folder
+
+
+def one_epoch(config: Config, run: Run, epoch: int) -> float:
+    """Train for one epoch; the mean loss, of several processes this one's."""
+    run.network.train()
+    # in step in all processes, so that no radiograph is in a step twice; the distortions are not
+    g = torch.Generator().manual_seed(config.seed * 1000 + epoch)
+    own = torch.Generator().manual_seed(config.seed * 1000 + epoch + 100_000 * machine.rank())
+    own = own if machine.world() > 1 else g
+    together = config.batch * machine.world()
+    steps, total = max(1, int(run.weight.sum()) // together), 0.0
+    for step in machine.progress(range(steps), f"epoch {epoch + 1}"):
+        for group in run.optimiser.param_groups:
+            group["lr"] = rate_at(config, (epoch + step / steps) / config.epochs)
+        drawn = torch.multinomial(run.weight, together, generator=g)
+        index = drawn[machine.rank() :: machine.world()]
+        x, y = training_view(run.train.pixels[index], run.train.masks[index], own, config.gentle)
+        x, y = x.to(machine.device()), y.to(machine.device())
+        with machine.mixed_precision(config.amp):
+            logits = run.network(x).float()  # (batch, 3, s, s)
+        sure = functional.binary_cross_entropy_with_logits(logits, y)
+        loss = unet.dice_loss(logits, y) + config.bce_weight * sure
+        run.optimiser.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        torch.nn.utils.clip_grad_norm_(run.network.parameters(), 1.0)
+        run.optimiser.step()
+        checkpoint.follow(run.average, run.network, config.ema, epoch * steps + step)
+        total += float(loss.detach())
+    return round(total / steps, 4)
+
+
+def is_best(log: checkpoint.Log) -> bool:
+    """Whether the last epoch has the best mean Dice so far."""
+    means = mean_dice(log)
+    return means[-1] >= max(means)
+
+
+def tired(log: checkpoint.Log, patience: int) -> bool:
+    """Whether the last `patience` epochs were none better than the best before them."""
+    means = mean_dice(log)
+    return len(means) > patience and max(means[-patience:]) <= max(means[:-patience])
 
 
 def fold_of(config: Config, name: str) -> int:
@@ -225,19 +292,30 @@ def fold_of(config: Config, name: str) -> int:
     return int(data.share_of(name, config.seed) * config.folds)
 
 
-def tensors(config: Config) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Pictures and masks to train on, how often each is drawn, and those held out."""
+def parts_of(config: Config) -> tuple[Part, Tensor, Part, Part]:
+    """What is trained on and how often each is drawn, what early stopping looks at, what is held
+    out."""
     pictures = data.read_lungs_heart(data.data_dir() / "lungs_heart", config.size)
     held = [p for p in pictures if fold_of(config, p.name) == config.fold]
-    chosen = [p for p in pictures if fold_of(config, p.name) != config.fold]
-    print(f"{len(chosen)} drawn radiographs to train on, {len(held)} held out", flush=True)
-    pixels, masks = drawn_tensors(chosen)
-    weight = torch.ones(len(pixels))
+    rest = [p for p in pictures if fold_of(config, p.name) != config.fold]
+    stopping = [p for p in rest if data.share_of(p.name, config.seed + 1) < config.stopping]
+    chosen = [p for p in rest if data.share_of(p.name, config.seed + 1) >= config.stopping]
+    machine.say(f"{len(chosen)} drawn radiographs to train on, {len(held)} held out")
+    if config.stopping and not stopping:
+        raise data.DataError(
+            f"stopping: {config.stopping} of {len(rest)} radiographs is none of them; choose a "
+            "greater share, or 0"
+        )
+    train, weight = Part.of(chosen), torch.ones(len(chosen))
     if config.teacher:
-        more_pixels, more_masks = taught_tensors(config)
-        weight = torch.cat([weight, torch.full((len(more_pixels),), 0.35)])
-        pixels, masks = torch.cat([pixels, more_pixels]), torch.cat([masks, more_masks])
-    return pixels, masks, weight, *drawn_tensors(held)
+        more = taught_tensors(config)
+        train = train.with_more(*more)
+        weight = torch.cat([weight, torch.full((len(more[0]),), 0.35)])
+    if (together := config.batch * machine.world()) > len(weight):
+        raise data.DataError(
+            f"batch: a step takes {together} radiographs, and there are {len(weight)} to train on"
+        )
+    return train, weight, Part.of(stopping), Part.of(held)
 
 
 def rate_at(config: Config, done: float) -> float:

@@ -71,6 +71,24 @@ def first(work: Callable[[], T]) -> T:
     return work()
 
 
+def as_the_first_found(work: Callable[[], T]) -> T:
+    """The first process does it, and all have what it found: what they decide by is one.
+
+    Plain values, not tensors; the others wait.
+    """
+    if world() == 1:
+        return work()
+    found = [work() if rank() == 0 else None]
+    distributed.broadcast_object_list(found, src=0, device=device())
+    return cast(T, found[0])
+
+
+def say(words: str) -> None:
+    """A line on standard output, from the first process alone."""
+    if rank() == 0:
+        print(words, flush=True)
+
+
 def shared(network: N) -> N:
     """The network as several processes train it together."""
     if world() == 1:

@@ -11,7 +11,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import pytest
@@ -118,6 +118,70 @@ def test_segmentation_trains_resumes_and_teaches(house: Path) -> None:
     assert after["epoch"] == 2 and after["log"][0] == before["log"][0]
     moved = [not torch.equal(before["network"][k], after["network"][k]) for k in before["network"]]
     assert any(moved)
+
+
+def test_a_segmentation_that_was_killed_ends_as_one_that_was_not(
+    house: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = dataclasses.replace(SEGMENT, epochs=3)
+    whole = checkpoint.read(lungs_heart.main(config) / "last.pt")
+    left, look = [5], lungs_heart.training_view  # three steps an epoch: within the second
+
+    def killed(*batch: Any) -> tuple[torch.Tensor, torch.Tensor]:
+        left[0] -= 1
+        if not left[0]:
+            raise KeyboardInterrupt
+        return look(*batch)
+
+    again = dataclasses.replace(config, run="killed")
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(lungs_heart, "training_view", killed)
+        lungs_heart.main(again)
+    assert checkpoint.read(house / "runs" / "killed" / "last.pt")["epoch"] == 1
+    resumed = checkpoint.read(lungs_heart.main(again) / "last.pt")
+    assert resumed["log"] == whole["log"] and len(whole["log"]) == 3
+    assert all(torch.equal(whole["ema"][k], v) for k, v in resumed["ema"].items())
+
+
+def test_a_segmentation_stops_early_and_its_best_epoch_counts(
+    house: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    watching = dataclasses.replace(SEGMENT, fold=-1, stopping=0.4, patience=2, epochs=9)
+    train, weight, stopping, held = lungs_heart.parts_of(watching)
+    assert (len(train.pixels), len(stopping.pixels), len(held.pixels)) == (len(weight), 4, 0)
+    assert len(weight) == 6 and torch.equal(
+        stopping.pixels, lungs_heart.parts_of(watching)[2].pixels
+    )
+    scores = iter([0.5, 0.7, 0.6, 0.7])
+    monkeypatch.setattr(lungs_heart, "validate", lambda network, part: [next(scores)] * 3)
+    folder = lungs_heart.main(watching)
+    assert checkpoint.read(folder / "last.pt")["epoch"] == 4, "two epochs were no better"
+    assert checkpoint.counting(folder) == folder / "best.pt"
+    assert checkpoint.read(folder / "best.pt")["epoch"] == 4, "of equals the later"
+    lungs_heart.main(watching)  # would ask for another score
+    assert capsys.readouterr().out.count('{"epoch"') == 4
+
+
+def test_runs_that_knew_no_early_stopping_count_by_their_last_epoch(tmp_path: Path) -> None:
+    known = dataclasses.asdict(SEGMENT)
+    for name in ("stopping", "patience", "amp"):
+        del known[name]
+    torch.save({"config": known}, tmp_path / "last.pt")
+    (tmp_path / "best.pt").write_bytes(b"of another run")
+    assert checkpoint.counting(tmp_path) == tmp_path / "last.pt"
+    assert lungs_heart.Config(**known) == SEGMENT
+    with pytest.raises(data.DataError, match=r"last\.pt is missing: name the last\.pt of a"):
+        checkpoint.counting(tmp_path / "gone")
+
+
+def test_a_segmentation_that_cannot_begin_says_why(house: Path) -> None:
+    with pytest.raises(data.DataError, match=r"stopping: 0\.01 of 7 radiographs is none of them"):
+        lungs_heart.main(dataclasses.replace(SEGMENT, stopping=0.01))
+    with pytest.raises(data.DataError, match="batch: a step takes 8 radiographs, and there are 7"):
+        lungs_heart.main(dataclasses.replace(SEGMENT, batch=8))
+    blank = of_stages(house).lungs_heart  # a network that has learnt nothing is sure of nothing
+    with pytest.raises(data.DataError, match=r"drawing\.pt drew no lungs and heart worth learning"):
+        lungs_heart.main(dataclasses.replace(SEGMENT, network=LITE, teacher=blank, undrawn=3))
 
 
 def test_both_networks_ship_what_the_node_loads(house: Path) -> None:
@@ -410,24 +474,44 @@ def test_stages_of_each_network_and_organ_are_told_apart() -> None:
     assert of_organs["lite2"][0, [0, 856, -1]].tolist() == [784, 10_784, 21_639]
 
 
-@pytest.mark.soak
-def test_two_processes_train_one_network(house: Path) -> None:
-    drawn = lungs_heart.main(SEGMENT)
-    options = (
-        "--schedule label:64x2 --preset paper --backbone densenet121 --weights-from none --folds 2"
-    )
+def in_two_processes(module: str, options: str) -> None:
+    """Train on this machine's CPU as two GPUs would."""
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-    command += ["--nproc-per-node", "2", "-m", "--", "train.findings", *options.split()]
-    command += ["--batch", "2", "--threads", "1", "--run", "two"]
-    command += ["--lungs-heart", str(drawn / "last.pt")]
+    command += ["--nproc-per-node", "2", "-m", "--", module, *options.split()]
     launcher = subprocess.Popen(command, env=dict(os.environ), start_new_session=True)
     try:
         assert launcher.wait(timeout=300) == 0
     finally:
         with contextlib.suppress(ProcessLookupError):  # the two it started go with it
             os.killpg(launcher.pid, signal.SIGKILL)
+
+
+@pytest.mark.soak
+def test_two_processes_train_one_network(house: Path) -> None:
+    drawn = lungs_heart.main(SEGMENT)
+    in_two_processes(
+        "train.findings",
+        "--schedule label:64x2 --preset paper --backbone densenet121 --weights-from none --folds 2 "
+        f"--batch 2 --threads 1 --run two --lungs-heart {drawn / 'last.pt'}",
+    )
     saved = checkpoint.read(house / "runs" / "two" / "last.pt")
     assert saved["epoch"] == 2 and (house / "runs" / "two" / "held.npz").is_file()
+
+
+@pytest.mark.soak
+def test_two_processes_train_one_segmentation_and_stop_together(
+    house: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    in_two_processes(
+        "train.lungs_heart",
+        "--network unet_efficientnet_lite0 --weights-from none --size 32 --epochs 40 --batch 2 "
+        "--fold -1 --stopping 0.4 --patience 1 --learning-rate 0 --threads 1 --run two",
+    )
+    saved = checkpoint.read(house / "runs" / "two" / "last.pt")
+    assert 2 <= saved["epoch"] < 40 and len(saved["log"]) == saved["epoch"]
+    assert checkpoint.counting(house / "runs" / "two").name == "best.pt"
+    assert all(torch.isfinite(v).all() for v in saved["ema"].values())
+    assert capfd.readouterr().out.count("radiographs to train on") == 1, "one of them speaks"
 
 
 def test_unknown_presets_and_backbones_are_named() -> None:
