@@ -231,6 +231,8 @@ def published(config: Config) -> dict[str, Tensor]:
             f"{config.lungs_heart}: {backbone} takes the encoder of unet_efficientnet_lite0, and "
             f"this run is of {network}; name another or choose --backbone {together}"
         )
+    if "+" not in together:
+        state = {f"{together.removeprefix('efficientnet_')}.{k}": v for k, v in state.items()}
     state |= {f"drawing.{name}": value for name, value in drawing["ema"].items()}
     known = BACKBONES[backbone].build().state_dict()
     return {name: value for name, value in state.items() if name in known}

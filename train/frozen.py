@@ -5,9 +5,9 @@
 
 Five folds by patient over the train_val list; the heads are fitted in closed form (`train.probe`).
 Every radiograph passes the networks once, whatever is compared afterwards. `--of stages` asks every
-stage of the networks that ship instead of the last of two of them, `--of segmentation` the encoder
-that draws lungs and heart alone, `--of untrained` the same with random weights, and `--of both`
-what it adds to the last stages.
+stage of three networks instead of the last of two of them, and `--of spread` those that ship, with
+means and root mean squares. `--of segmentation` asks the encoder that draws lungs and heart alone,
+`--of untrained` the same with random weights, and `--of both` what it adds to the last stages.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from prescreen.nets import densenet, inputs, unet
-from prescreen.nets.backbones import Stages
+from prescreen.nets.backbones import BACKBONES
 from prescreen.study import ORGANS
 from train import checkpoint, figures, findings, lungs_heart, machine, probe
 from train.figures import Numbers
@@ -33,11 +33,18 @@ NETWORKS = {
     "lite2": slice(1280, 2560),
     "lite0+2": slice(0, 2560),
 }
-#: The networks whose every stage `--of stages` asks, in the order of their features.
-STAGES = ("lite0", "lite2", "drawing")
+#: What `--of stages` and `--of spread` look through, and what they name the groups of its features.
+GROUPS = {
+    "stages": ("efficientnet_lite0+2+drawing", ("lite0", "lite2", "drawing")),
+    "spread": (
+        "efficientnet_lite0+drawing",
+        ("lite0's means", "lite0's squares", "drawing's means", "drawing's squares"),
+    ),
+}
+#: Groups whose logits are averaged beside those of all.
+SOME = {"stages": (("lite0", "drawing"),), "spread": (("lite0's means", "drawing's means"),)}
 #: What `--of both` puts beside each other.
 BOTH = ("all levels, each organ", "lite0+2, each organ")
-ENDS = np.cumsum(Stages.WIDTHS)[:-1]
 STRENGTHS = (1e-3, 3e-3, 1e-2)
 FOLDS = 5
 
@@ -54,14 +61,16 @@ def variants(inside: probe.Features, whole: probe.Features) -> dict[str, probe.F
     return found
 
 
-def stages(
-    inside: probe.Features, whole: probe.Features
+def in_groups(
+    of: str, inside: probe.Features, whole: probe.Features
 ) -> tuple[dict[str, probe.Features], dict[str, probe.Features]]:
-    """Features by network, of each organ (n, 3 x k) and of the whole picture (n, k)."""
-    organs = np.split(inside.reshape(len(inside), len(ORGANS), -1), ENDS, axis=2)
+    """Features by group, of each organ (n, 3 x k) and of the whole picture (n, k)."""
+    backbone, names = GROUPS[of]
+    ends = np.cumsum(BACKBONES[backbone].groups)[:-1]
+    organs = np.split(inside.reshape(len(inside), len(ORGANS), -1), ends, axis=2)
     return (
-        {n: own.reshape(len(own), -1) for n, own in zip(STAGES, organs, strict=True)},
-        dict(zip(STAGES, np.split(whole, ENDS, axis=1), strict=True)),
+        {n: own.reshape(len(own), -1) for n, own in zip(names, organs, strict=True)},
+        dict(zip(names, np.split(whole, ends, axis=1), strict=True)),
     )
 
 
@@ -152,31 +161,36 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--lungs-heart", required=True, help="checkpoint of the segmentation")
-    kinds = ("imagenet", "stages", "segmentation", "untrained", "both")
+    kinds = ("imagenet", *GROUPS, "segmentation", "untrained", "both")
     parser.add_argument("--of", choices=kinds, default=kinds[0])
     parser.add_argument("--size", type=int, default=320)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--json", type=Path, required=True)
     chosen = parser.parse_args()
     machine.start(chosen.seed, 0)
-    report = of_stages(chosen) if chosen.of == "stages" else of_last_stage(chosen)
+    report = of_stages(chosen) if chosen.of in GROUPS else of_last_stage(chosen)
     chosen.json.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
     for name, told in report.items():
         print(f"{name:40}", *(f"{area:.4f}" for area in told.values()))
 
 
 def of_stages(chosen: argparse.Namespace) -> dict[str, dict[str, float]]:
-    """What each network's stages are worth, and all of them."""
-    config = findings.Config(fold=-1, seed=chosen.seed, lungs_heart=chosen.lungs_heart)
+    """What each group of features is worth, and all of them."""
+    backbone, names = GROUPS[chosen.of]
+    config = findings.Config(
+        fold=-1, seed=chosen.seed, lungs_heart=chosen.lungs_heart, backbone=backbone
+    )
     every, _, dealt = findings.dealt(config)
     labels = every.labels.numpy()
     seen = findings.pooled(findings.started(config).net, every, config, chosen.size)
     report: dict[str, dict[str, float]] = {}
-    for place, named in zip(("each organ", "whole picture"), stages(*seen), strict=True):
+    for place, named in zip(
+        ("each organ", "whole picture"), in_groups(chosen.of, *seen), strict=True
+    ):
         report |= compared({f"{n}, {place}": own for n, own in named.items()}, labels, dealt)
         side_by_side = np.hstack(list(named.values()))
-        report |= compared({f"all three at once, {place}": side_by_side}, labels, dealt)
-        for some in (STAGES, ("lite0", "drawing")):
+        report |= compared({f"all at once, {place}": side_by_side}, labels, dealt)
+        for some in (names, *SOME[chosen.of]):
             report[f"mean of {' + '.join(some)}, {place}"] = together(
                 [named[n] for n in some], labels, dealt
             )

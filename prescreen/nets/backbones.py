@@ -21,6 +21,8 @@ Triple = tuple[float, float, float]
 _IMAGENET_MEAN: Triple = (0.485, 0.456, 0.406)
 _IMAGENET_STD: Triple = (0.229, 0.224, 0.225)
 _LITE_MEAN, _LITE_STD = 127 / 255, 128 / 255
+#: Below this a square has no root that could be learnt through.
+_LEAST = 1e-6
 
 
 @dataclass(frozen=True)
@@ -66,30 +68,54 @@ def _lite(build: Callable[[], nn.Module], channels: int, groups: tuple[int, ...]
     return Backbone(build, channels, *grey, groups)
 
 
-class Stages(nn.Module):
-    """Every stage of EfficientNet-Lite0, of -Lite2 and of the encoder that draws lungs and heart.
+#: Whose stages `Stages` can look at: how they are built, and which of them.
+_ENCODERS = {
+    "lite0": (lite.LITE0, tuple(range(len(lite.LITE0)))),
+    "lite2": (lite.LITE2, tuple(range(len(lite.LITE2)))),
+    "drawing": (lite.LITE0, unet.LITE_STAGES),
+}
 
-    (N, 3, s, s), grey levels as EfficientNet-Lite takes them, to (N, 2024, s/32, s/32), of either
-    sign: what the finer stages see is averaged over the cells of the coarsest. What lies deepest is
-    made for the thousand things of ImageNet; radiographs differ in what lies before.
+
+class Stages(nn.Module):
+    """Every stage of several encoders side by side, as features of either sign.
+
+    (N, 3, s, s), grey levels as EfficientNet-Lite takes them, to (N, sum(groups), s/32, s/32): of
+    what the finer stages see the mean over each cell of the coarsest and, with `spread`, its root
+    mean square. What lies deepest is made for the thousand things of ImageNet; radiographs differ
+    in what lies before. `drawing` is the encoder of the network that draws lungs and heart.
     """
 
-    _SEEN = (
-        (lite.LITE0, tuple(range(len(lite.LITE0)))),
-        (lite.LITE2, tuple(range(len(lite.LITE2)))),
-        (lite.LITE0, unet.LITE_STAGES),
-    )
-    #: Features of each of the three.
-    WIDTHS = tuple(sum(lite.widths(*one)) for one in _SEEN)
-
-    def __init__(self) -> None:
+    def __init__(self, encoders: tuple[str, ...], spread: bool) -> None:
         super().__init__()
-        self.lite0, self.lite2, self.drawing = (lite.Encoder(*one) for one in self._SEEN)
+        self._encoders, self._spread = encoders, spread
+        for name in encoders:
+            self.add_module(name, lite.Encoder(*_ENCODERS[name]))
+
+    @staticmethod
+    def groups(encoders: tuple[str, ...], spread: bool) -> tuple[int, ...]:
+        """How many features there are of each encoder: means, and then root mean squares."""
+        each = [sum(lite.widths(*_ENCODERS[name])) for name in encoders]
+        return tuple(width for width in each for _ in range(1 + spread))
 
     def forward(self, pictures: Tensor) -> Tensor:
         side = pictures.shape[-1] // 32
-        levels = [x for one in (self.lite0, self.lite2, self.drawing) for x in one(pictures)]
-        return torch.cat([functional.avg_pool2d(x, x.shape[-1] // side) for x in levels], dim=1)
+        found: list[Tensor] = []
+        for name in self._encoders:
+            levels = self.get_submodule(name)(pictures)
+            found += [_in_cells(x, side) for x in levels]
+            if self._spread:
+                found += [_in_cells(x * x, side).clamp_min(_LEAST).sqrt() for x in levels]
+        return torch.cat(found, dim=1)
+
+
+def _in_cells(x: Tensor, side: int) -> Tensor:
+    """(N, C, h, w) averaged over (side, side) cells."""
+    return functional.avg_pool2d(x, x.shape[-1] // side)
+
+
+def _stages(*encoders: str, spread: bool) -> Backbone:
+    groups = Stages.groups(encoders, spread)
+    return _lite(lambda: Stages(encoders, spread), sum(groups), groups)
 
 
 BACKBONES: dict[str, Backbone] = {
@@ -99,5 +125,6 @@ BACKBONES: dict[str, Backbone] = {
     "efficientnet_lite0": _lite(lambda: lite.EfficientNetLite(lite.LITE0), lite.CHANNELS),
     "efficientnet_lite2": _lite(lambda: lite.EfficientNetLite(lite.LITE2), lite.CHANNELS),
     "efficientnet_lite0+2": _lite(lite.SideBySide, 2 * lite.CHANNELS),
-    "efficientnet_lite0+2+drawing": _lite(Stages, sum(Stages.WIDTHS), Stages.WIDTHS),
+    "efficientnet_lite0+drawing": _stages("lite0", "drawing", spread=True),
+    "efficientnet_lite0+2+drawing": _stages("lite0", "lite2", "drawing", spread=False),
 }
