@@ -74,6 +74,18 @@ def in_groups(
     )
 
 
+def areas_of(masks: Tensor, side: int) -> probe.Features:
+    """What each organ's cells count together, (n, 3), in 49ths of the picture."""
+    weights = densenet.organ_weights(masks / 255.0, (side, side), "soft")
+    return np.asarray(weights.sum(dim=(2, 3)).numpy() * (49.0 / side**2), np.float32)
+
+
+def times(means: probe.Features, areas: probe.Features) -> probe.Features:
+    """Features (n, 3 x k) as `gap49` pools them: each organ's means times its area (n, 3)."""
+    organs = means.reshape(len(means), len(ORGANS), -1)
+    return np.asarray((organs * areas[:, :, None]).reshape(len(means), -1), np.float32)
+
+
 @torch.inference_mode()
 def drawing(
     config: findings.Config, every: findings.Part, trained: bool
@@ -183,10 +195,12 @@ def of_stages(chosen: argparse.Namespace) -> dict[str, dict[str, float]]:
     every, _, dealt = findings.dealt(config)
     labels = every.labels.numpy()
     seen = findings.pooled(findings.started(config).net, every, config, chosen.size)
+    of_organs, of_all = in_groups(chosen.of, *seen)
+    areas = areas_of(every.masks, chosen.size // 32)
+    by_area = {name: times(own, areas) for name, own in of_organs.items()}
+    places = {"each organ": of_organs, "each organ, gap49": by_area, "whole picture": of_all}
     report: dict[str, dict[str, float]] = {}
-    for place, named in zip(
-        ("each organ", "whole picture"), in_groups(chosen.of, *seen), strict=True
-    ):
+    for place, named in places.items():
         report |= compared({f"{n}, {place}": own for n, own in named.items()}, labels, dealt)
         side_by_side = np.hstack(list(named.values()))
         report |= compared({f"all at once, {place}": side_by_side}, labels, dealt)

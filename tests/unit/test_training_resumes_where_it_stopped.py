@@ -491,6 +491,15 @@ def test_stages_of_each_network_and_organ_are_told_apart() -> None:
     assert of_organs["lite2"][0, [0, 856, -1]].tolist() == [784, 10_784, 21_639]
 
 
+def test_an_organ_s_area_reaches_the_heads_where_gap49_pools() -> None:
+    masks = torch.zeros(1, 3, 64, 64, dtype=torch.uint8)
+    masks[0, 0, :32], masks[0, 1, 32:, :32], masks[0, 2, 32:, 32:] = 255, 255, 51
+    areas = frozen.areas_of(masks, 10)
+    assert np.allclose(areas, [[24.5, 12.25, 2.45]], atol=1e-3)
+    means = np.arange(6, dtype=np.float32)[None]
+    assert np.allclose(frozen.times(means, areas), [[0, 24.5, 24.5, 36.75, 9.8, 12.25]], atol=1e-2)
+
+
 def in_two_processes(module: str, options: str) -> None:
     """Train on this machine's CPU as two GPUs would."""
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
