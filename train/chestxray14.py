@@ -52,6 +52,7 @@ def read_chestxray14(folder: Path) -> list[LabelledPicture]:
     entries = sorted(folder.glob("Data_Entry_2017*.csv"))
     if (folder / "labels.csv").is_file() or not entries:
         rows = read_labels(folder / "labels.csv", _FLAT_COLUMNS)
+        assert_disjoint(folder / "labels.csv", rows)
         return [replace(row, path=folder / "images" / row.path) for row in rows]
     return _placed(read_labels(entries[-1], lists_needed=True), folder)
 
@@ -105,7 +106,7 @@ def read_labels(
     _refuse_doubles(path, pictures)
     if lists_needed:
         _refuse_unlisted(path, pictures)
-        assert_disjoint(pictures)
+        assert_disjoint(path, pictures)
     return pictures
 
 
@@ -172,15 +173,17 @@ def _refuse_unlisted(path: Path, pictures: Sequence[LabelledPicture]) -> None:
         )
 
 
-def assert_disjoint(pictures: Sequence[LabelledPicture]) -> None:
+def assert_disjoint(path: Path, pictures: Sequence[LabelledPicture]) -> None:
     """Raises DataError where a patient has radiographs in both official lists."""
     patients = {
-        split: {p.patient for p in pictures if p.official_split == split}
+        split: {whose(p).patient for p in pictures if p.official_split == split}
         for split in (TRAIN_VAL, TEST)
     }
     shared = len(patients[TRAIN_VAL] & patients[TEST])
     if shared:
-        raise DataError(f"{shared} patients are in both official lists, which must share none")
+        raise DataError(
+            f"{path}: {shared} patients are in both official lists, which must share none"
+        )
 
 
 def counts(pictures: Sequence[LabelledPicture]) -> dict[str, int]:

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from prescreen.study import ORGANS
-from train.pictures import DataError, Picture, files_by_stem, read_picture, read_rows
+from train.pictures import DataError, Picture, files_by_stem, read_picture, read_rows, told
 
 _COLUMNS = ("source", "image", "cardiothoracic_ratio")
 
@@ -87,7 +87,27 @@ def list_lungs_heart(folder: Path) -> list[MaskedFile]:
     else:
         rows = _unlisted(folder)
     sources = {row["source"]: _Source(folder / row["source"]) for row in rows}
-    return [sources[row["source"]].file(row) for row in rows]
+    return [
+        sources[row["source"]].file(row["image"], _ratio(folder / "index.csv", line, row))
+        for line, row in enumerate(rows, start=2)
+    ]
+
+
+def _ratio(path: Path, line: int, row: dict[str, str]) -> float | None:
+    """The cardiothoracic ratio of a row of the index, 0…1; None where nobody measured it."""
+    text = row["cardiothoracic_ratio"].strip()
+    if not text:
+        return None
+    try:
+        ratio = float(text)
+    except ValueError:
+        ratio = math.nan
+    if not 0.0 < ratio < 1.0:
+        raise DataError(
+            f"{path}, line {line}: the cardiothoracic_ratio of {row['image']} is {text!r}, and it "
+            "has to be a number between 0 and 1, or empty where nobody measured it"
+        )
+    return ratio
 
 
 def _unlisted(folder: Path) -> list[dict[str, str]]:
@@ -112,22 +132,21 @@ class _Source:
         self.images = files_by_stem(folder / "images")
         self.masks = {organ: files_by_stem(folder / "masks" / organ) for organ in ORGANS}
 
-    def file(self, row: dict[str, str]) -> MaskedFile:
-        name = row["image"]
+    def file(self, name: str, ratio: float | None) -> MaskedFile:
         organs = [self.masks[organ].get(name) for organ in ORGANS]
         found = [path for path in organs if path is not None]
         picture = self.images.get(name)
         if picture is None or len(found) < len(ORGANS):
             what = "picture" if picture is None else f"mask of the {ORGANS[organs.index(None)]}"
             raise DataError(f"{self.folder}: {name} has no {what}")
-        ratio = row["cardiothoracic_ratio"]
-        measured = float(ratio) if ratio else None
-        return MaskedFile(self.folder.name, name, picture, tuple(found), measured)
+        return MaskedFile(self.folder.name, name, picture, tuple(found), ratio)
 
 
 def read_lungs_heart(folder: Path, size: int) -> list[MaskedPicture]:
     """All pictures of `list_lungs_heart` with their masks, squashed to (size, size)."""
-    return [one.masked(read_picture(one.path, size), size) for one in list_lungs_heart(folder)]
+    files = list_lungs_heart(folder)
+    read = told(files, len(files), "radiographs with masks")
+    return [one.masked(read_picture(one.path, size), size) for one in read]
 
 
 def picture_path(folder: Path, picture: MaskedPicture) -> Path:

@@ -109,7 +109,11 @@ def test_grids_without_a_network_get_what_they_are_known_to_get(data_dir: Path) 
     listed = boxes.read_boxes(data_dir / "chestxray14" / "BBox_List_2017.csv")
     assert len(listed) == 984 and len({one.stem for one in listed}) == 880
     means = {
-        n: float(np.mean([boxes.oracle(one, boxes.grid(n)) for one in listed])) for n in (4, 8)
+        n: float(np.mean([boxes.oracle(one, boxes.grid(n)) for one in listed])) for n in (3, 4, 8)
     }
+    assert means[3] == pytest.approx(0.292, abs=5e-4)
+    points = [(float(x), float(y)) for y in (37, 112, 187) for x in (37, 112, 187)]
+    whole = float(np.mean([boxes.oracle(one, points) for one in listed]))
+    assert whole == pytest.approx(0.290, abs=5e-4), "the same grid on whole pixels"
     assert means[4] == pytest.approx(0.3645, abs=5e-4)  # above the 0.3014 of the paper's network
     assert means[8] == pytest.approx(0.57, abs=5e-3)

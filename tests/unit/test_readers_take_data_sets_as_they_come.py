@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ from PIL import Image
 
 from prescreen.study import LABELS, ORGANS
 from tests import pictures
-from train import chestxray14, data, dicom_folder, jsrt, paper
+from train import boxes, chestxray14, data, dicom_folder, jsrt, paper
 from train.data import DataError
 
 ENTRY = ["Image Index", "Finding Labels", "Follow-up #", "Patient ID", "View Position"]
@@ -87,8 +88,20 @@ def test_official_lists_that_do_not_fit_are_refused(
 def test_a_patient_in_both_lists_is_refused(nih: Path) -> None:
     (nih / "train_val_list.txt").write_text("00000001_000.png\n00000002_000.png\n")
     (nih / "test_list.txt").write_text("00000001_001.png\n00000003_000.png")
-    with pytest.raises(DataError, match="1 patients are in both official lists"):
+    with pytest.raises(DataError, match=r"v2020\.csv: 1 patients are in both official lists"):
         data.read_chestxray14(nih)
+
+
+def test_a_patient_in_both_parts_of_a_flat_list_is_refused(tmp_path: Path) -> None:
+    """By the patients it names, or by the names of the radiographs where it names none."""
+    header = ["image", "labels", "patient", "view", "official_split"]
+    for patient in ("7", ""):
+        rows = [
+            [f"7_{i}.png", "Mass", patient, "PA", s] for i, s in enumerate(("train_val", "test"))
+        ]
+        listed(tmp_path / "labels.csv", [header, *rows])
+        with pytest.raises(DataError, match=r"labels\.csv: 1 patients are in both official lists"):
+            data.read_chestxray14(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -140,6 +153,17 @@ def test_table_1_of_the_paper_comes_out_exactly(data_dir: Path) -> None:
         len({p.patient for p in found if p.official_split == s}) for s in ("train_val", "test")
     ]
     assert patients == [28_008, 2_797]
+
+
+@pytest.mark.data
+def test_the_boxes_of_table_1_come_out_exactly(data_dir: Path) -> None:
+    drawn = boxes.read_boxes(data_dir / "chestxray14" / "BBox_List_2017.csv")
+    found = Counter(one.label for one in drawn)
+    stated = {label: paper.TABLE_1[label][2] for label in LABELS}
+    assert {label: found[label] for label in LABELS} == stated
+    assert len(drawn) == sum(stated.values()) == paper.TABLE_1["Totals"][2]
+    test = set((data_dir / "chestxray14" / "test_list.txt").read_text().split())
+    assert all(f"{one.stem}.png" in test for one in drawn), "all of them are of the test list"
 
 
 # ---------------------------------------------------------------- JSRT and SCR
@@ -223,6 +247,19 @@ def test_a_radiograph_without_one_of_its_masks_is_named(tmp_path: Path) -> None:
         data.list_lungs_heart(tmp_path)
     with pytest.raises(DataError, match=r"has neither index\.csv nor a folder with images/"):
         data.list_lungs_heart(tmp_path / "made")
+
+
+@pytest.mark.parametrize("ratio", ["half", "1.2", "nan", "0"])
+def test_a_cardiothoracic_ratio_that_is_none_is_named(tmp_path: Path, ratio: str) -> None:
+    for folder in ("images", *(f"masks/{organ}" for organ in ORGANS)):
+        for i in range(2):
+            saved(tmp_path / "made" / folder / f"m{i}.png", np.zeros((8, 8)))
+    header = ["source", "image", "cardiothoracic_ratio"]
+    listed(tmp_path / "index.csv", [header, ["made", "m0", " "], ["made", "m1", ratio]])
+    with pytest.raises(DataError, match=rf"index\.csv, line 3: the \w+ of m1 is '{ratio}', and it"):
+        data.list_lungs_heart(tmp_path)
+    listed(tmp_path / "index.csv", [header, ["made", "m0", " "], ["made", "m1", "0.5"]])
+    assert [one.cardiothoracic_ratio for one in data.list_lungs_heart(tmp_path)] == [None, 0.5]
 
 
 @pytest.fixture
