@@ -2,7 +2,10 @@
 
     python -m train.findings --lungs-heart RUN/last.pt --fold 0       one of five folds
     python -m train.findings --lungs-heart RUN/last.pt --fold -1      all, for weights that ship
+    python -m train.findings --lungs-heart RUN/last.pt --preset dcnn  another row of the paper
 
+A preset is a network with a start and a schedule of its own; --backbone, --weights-from and
+--schedule name others.
 Where ImageNet weights of the backbone can be had (--weights-from imagenet), the heads are first
 fitted to its features in closed form (`probe`), then trained on. DenseNet-121 has none here: it
 first learns to give the features that EfficientNet-Lite0 gives on the same radiographs, at low
@@ -40,6 +43,7 @@ from train import (
     figures,
     lungs_heart,
     machine,
+    presets,
     probe,
     teacher,
     views,
@@ -53,14 +57,14 @@ class Config:
     run: str = "findings"
     seed: int = 1
     preset: str = "stages"
-    backbone: str = "efficientnet_lite0+2+drawing"  # empty: the preset's own
-    weights_from: str = "imagenet"  # or `none`, or the last.pt of a run of the same backbone
+    backbone: str = ""  # empty: the preset's own, as of the next and of `schedule`
+    weights_from: str = ""  # imagenet, none, or the last.pt of a run of the same backbone
     folds: int = 5
     fold: int = 0  # which is held out; -1 trains on all of the train_val list
     stopping: float = 0.0  # share of the remaining patients that early stopping looks at
     patience: int = 3  # epochs without a better mean AUROC there
     lungs_heart: str = ""  # checkpoint of the segmentation network
-    schedule: str = "probe:320x1"  # what:size x epochs; distil, probe or label
+    schedule: str = ""  # what:size x epochs; distil, probe or label
     batch: int = 16  # on each GPU
     learning_rate: float = 1e-3  # while distilling
     label_rate: float = 1e-4  # of the backbone once labels join in
@@ -68,6 +72,8 @@ class Config:
     weight_decay: float = 0.02
     frozen: int = 0  # leading parts of the backbone that stay as they started
     dropout: float = 0.2  # of pooled features, while labels are learnt
+    augment: float = 0.5  # of the distortions; what a teacher has seen keeps its views
+    unmasked_weight: float = 1.0  # of the unmasked head's loss in what is before it; 0 detaches
     ridge: float = 3e-3  # of `probe`, as a share of the radiographs and features
     distil_weight: float = 0.0  # of the teacher once labels join in
     ema: float = 0.998
@@ -99,13 +105,15 @@ def phases(schedule: str) -> list[tuple[str, int, int]]:
 
 def switches_of(config: Config) -> densenet.Switches:
     """The preset's, with the backbone that the config names."""
-    if config.preset not in densenet.PRESETS:
-        known = ", ".join(densenet.PRESETS)
-        raise data.DataError(f"preset: {config.preset!r} is none of {known}")
-    chosen = densenet.PRESETS[config.preset]
-    if config.backbone and config.backbone not in BACKBONES:
-        raise data.DataError(f"backbone: {config.backbone!r} is none of {', '.join(BACKBONES)}")
-    return dataclasses.replace(chosen, backbone=config.backbone or chosen.backbone)
+    return presets.switches(config.preset, config.backbone)
+
+
+def settled(config: Config) -> Config:
+    """With the preset's own backbone, start and schedule where the config leaves them empty."""
+    backbone = switches_of(config).backbone
+    start = config.weights_from or presets.start(backbone)
+    plan = config.schedule or presets.schedule(config.preset, start)
+    return dataclasses.replace(config, backbone=backbone, weights_from=start, schedule=plan)
 
 
 # ---------------------------------------------------------------- data
@@ -172,6 +180,7 @@ class Student(nn.Module):
         super().__init__()
         self.net = densenet.FindingsNet(switches_of(config))
         self.drop = nn.Dropout(config.dropout)
+        self.unmasked_weight = config.unmasked_weight
         self.to_teacher: nn.Module | None = None
         if "distil" in config.schedule:
             self.to_teacher = nn.Conv2d(self.net.channels, config.components, 1)
@@ -187,6 +196,7 @@ class Student(nn.Module):
             return from_teacher, nothing, nothing
         inside, whole, _ = self.net.pooled(features, masks)
         masked = self.net.head(self.drop(inside))
+        whole = torch.lerp(whole.detach(), whole, self.unmasked_weight)  # the same, less gradient
         return from_teacher, masked, self.net.head_unmasked(self.drop(whole))
 
     def teacher_loss(self, features: Tensor, taught: Tensor) -> Tensor:
@@ -204,6 +214,7 @@ def started(config: Config) -> Student:
 
     From a run of another preset it takes the backbone alone.
     """
+    config = settled(config)
     student = Student(config)
     if config.weights_from == "imagenet":
         student.net.backbone.load_state_dict(published(config))
@@ -347,6 +358,7 @@ def digest_of(net: densenet.FindingsNet) -> str:
 
 def main(config: Config) -> Path:
     """Train and return the folder of the run; picks up where a killed run stopped."""
+    config = settled(config)
     machine.start(config.seed, config.threads)
     folder = data.runs_dir() / config.run
     folder.mkdir(parents=True, exist_ok=True)
@@ -412,8 +424,8 @@ def one_epoch(config: Config, run: Run, epoch: int, phase: tuple[str, int]) -> l
         view = torch.randint(config.views, (len(index),), generator=g)
         grid = views.grid_of(index, view, size)
         if taught is None:  # nothing ties the views down
-            grid = augment.random_grid(len(index), size, g, strength=0.5)
-        x = augment.exposed(augment.warped(pixels / 255.0, grid), g, strength=0.5)
+            grid = augment.random_grid(len(index), size, g, config.augment)
+        x = augment.exposed(augment.warped(pixels / 255.0, grid), g, config.augment)
         x = inputs.stretch(x).to(machine.device()).contiguous(memory_format=torch.channels_last)
         theirs = masks = None
         if taught is not None:

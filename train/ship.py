@@ -183,7 +183,7 @@ def ship_findings(run: Path, folds: Sequence[Path], to: Path) -> Manifest:
     The threshold of a label without positives there is 0.5, and its figures are None.
     """
     saved = checkpoint.read(run / "last.pt")
-    config = findings_run.Config(**saved["config"])
+    config = findings_run.settled(findings_run.Config(**saved["config"]))
     student = findings_run.Student(config).eval()
     student.load_state_dict(saved["ema"])
     held, masked, unmasked = unseen.answers(folds)
@@ -245,7 +245,7 @@ def _refuse_labels(start: str) -> None:
 def storage_of(run: Path) -> Storage:
     """float16 where it changes no AUROC of this fold in the third decimal, else float32."""
     saved = checkpoint.read(run / "last.pt")
-    config = findings_run.Config(**saved["config"])
+    config = findings_run.settled(findings_run.Config(**saved["config"]))
     student = findings_run.Student(config).eval()
     student.load_state_dict(saved["ema"])
     for tensor in student.state_dict().values():

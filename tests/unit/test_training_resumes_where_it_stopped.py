@@ -23,6 +23,8 @@ from torch.nn import functional
 from prescreen.nets import unet, weights
 from prescreen.nets.screener import Screener
 from prescreen.study import LABELS, ORGANS
+from tests import trainings
+from tests.trainings import CLASSIFY, LITE, SEGMENT
 from train import (
     checkpoint,
     data,
@@ -38,76 +40,13 @@ from train import (
     twins,
 )
 
-LITE = "unet_efficientnet_lite0"
 Config = TypeVar("Config", findings.Config, lungs_heart.Config)
 
 
 @pytest.fixture
 def house(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A data folder with ten pictures of each kind, and a folder for runs."""
-    monkeypatch.setenv("PRESCREEN_DATA", str(tmp_path / "data"))
-    monkeypatch.setenv("PRESCREEN_RUNS", str(tmp_path / "runs"))
-    torch.set_num_threads(1)
-    generator = np.random.default_rng(0)
-    draw_lungs_heart(tmp_path / "data" / "lungs_heart", generator)
-    draw_chestxray14(tmp_path / "data" / "chestxray14", generator)
-    return tmp_path
-
-
-def save(path: Path, pixels: np.ndarray) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(pixels.astype(np.uint8)).save(path)
-
-
-def write(path: Path, rows: list[dict[str, str]]) -> None:
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
-
-
-def draw_lungs_heart(folder: Path, generator: np.random.Generator) -> None:
-    rows = []
-    for i in range(10):
-        name = f"made{i:03d}"
-        save(folder / "made" / "images" / f"{name}.jpg", generator.integers(0, 255, (64, 64)))
-        for k, organ in enumerate(ORGANS):
-            mask = np.zeros((64, 64))
-            mask[10:50, 5 + 18 * k : 27 + 18 * k] = 255
-            save(folder / "made" / "masks" / organ / f"{name}.png", mask)
-        rows.append({"source": "made", "image": name, "cardiothoracic_ratio": "0.5"})
-    write(folder / "index.csv", rows)
-
-
-def draw_chestxray14(folder: Path, generator: np.random.Generator) -> None:
-    rows = []
-    for i in range(10):
-        save(folder / "images" / f"{i:03d}.jpg", generator.integers(0, 255, (64, 64)))
-        labels = "Mass|Nodule" if i % 2 else "No Finding"
-        split = "test" if i == 9 else "train_val"
-        row = {"image": f"{i:03d}.jpg", "labels": labels, "patient": str(i), "view": "PA"}
-        rows.append(row | {"official_split": split})
-    write(folder / "labels.csv", rows)
-
-
-SEGMENT = lungs_heart.Config(
-    network="unet(16, 32, 64, 128, 128)",
-    size=32,
-    epochs=1,
-    batch=2,
-    folds=2,
-    fold=0,
-    threads=1,
-)
-CLASSIFY = findings.Config(
-    schedule="probe:64x1,label:64x1",
-    preset="paper",
-    backbone="densenet121",
-    weights_from="none",
-    batch=2,
-    folds=2,
-    threads=1,
-)
+    return trainings.house(tmp_path, monkeypatch)
 
 
 def test_segmentation_trains_resumes_and_teaches(house: Path) -> None:
@@ -320,17 +259,15 @@ def of_stages(
     house: Path, teacher: str = "", network: str = LITE, backbone: str = STAGES
 ) -> findings.Config:
     """A config of the backbone that ships, beside a run that draws lungs and heart."""
-    config = dataclasses.replace(SEGMENT, network=network, teacher=teacher)
-    drawn = unet.SEGMENTERS[network]()
-    saved = {"config": dataclasses.asdict(config), "ema": drawn.state_dict()}
-    torch.save(saved, house / "drawing.pt")
-    return findings.Config(
-        backbone=backbone,
-        lungs_heart=str(house / "drawing.pt"),
-        schedule="probe:64x1",
-        batch=2,
-        folds=2,
-        threads=1,
+    return findings.settled(
+        findings.Config(
+            backbone=backbone,
+            lungs_heart=str(trainings.drawing(house, network, teacher)),
+            schedule="probe:64x1",
+            batch=2,
+            folds=2,
+            threads=1,
+        )
     )
 
 
@@ -547,7 +484,7 @@ def test_unknown_presets_and_backbones_are_named() -> None:
     with pytest.raises(data.DataError, match="backbone: 'vit' is none of densenet121"):
         findings.switches_of(findings.Config(backbone="vit"))
     with pytest.raises(data.DataError, match="no package has ImageNet weights for densenet121"):
-        findings.started(findings.Config(preset="paper", backbone="densenet121"))
+        findings.started(findings.Config(preset="paper", weights_from="imagenet"))
 
 
 def test_the_student_comes_nearer_to_the_teacher() -> None:
