@@ -70,7 +70,7 @@ PRESETS: dict[str, Switches] = {
         post_act="none",
         pool="masked_mean",
         regions=True,
-        backbone="efficientnet_lite0+2+drawing",
+        backbone="efficientnet_lite0+drawing",
     ),
 }
 

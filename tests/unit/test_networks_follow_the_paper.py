@@ -17,6 +17,7 @@ def parameters(network: torch.nn.Module) -> int:
 
 #: What the presets that are ours look through, where no other backbone is named.
 LITE = "efficientnet_lite0+2"
+STAGES = "efficientnet_lite0+drawing"
 
 
 @pytest.fixture(scope="module")
@@ -149,7 +150,7 @@ def test_presets_differ_in_what_the_paper_and_its_code_differ_in(preset: str) ->
         "chexnet": Switches(False, False, "none", "relu", "gap49"),
         "dcnn": Switches(False, False, "none", "relu", "gap49", False, "resnet50"),
         "regions": Switches(True, True, "soft", "relu", "masked_mean", True, LITE),
-        "stages": Switches(True, True, "soft", "none", "masked_mean", True, f"{LITE}+drawing"),
+        "stages": Switches(True, True, "soft", "none", "masked_mean", True, STAGES),
     }
     assert densenet.PRESETS[preset] == expected[preset]
 

@@ -26,7 +26,7 @@ OWN = {
     "chexnet": ("densenet121", "none", LABEL),
     "dcnn": ("resnet50", "none", LABEL),
     "regions": (LITE, "imagenet", "probe:320x1"),
-    "stages": (f"{LITE}+drawing", "imagenet", "probe:320x1"),
+    "stages": ("efficientnet_lite0+drawing", "imagenet", "probe:320x1"),
 }
 
 
