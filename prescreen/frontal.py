@@ -27,7 +27,7 @@ from prescreen.errors import WeightsError
 from prescreen.study import Anatomy, BoolArray, FloatArray
 
 #: Digest of frontal.npz; what is shipped is what was measured.
-SHA256 = "b939a02bb5c9311cf966d68c5dfb9a6da000aa86449e727a2fdf5b1bdf388db3"
+SHA256 = "5e1257450af3304ac740f6db2a997c67d8bbe09af05939ad3c68a33e969ae511"
 
 COARSE = 128  # side of the picture all comparisons start from
 WHOLE = 16  # side of the whole picture that is compared
