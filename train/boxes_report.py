@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 
 from prescreen.nets.attention import on_stored_pixels
-from prescreen.study import FindingState, FloatArray
+from prescreen.study import FindingState, FloatArray, Screening
 from train import boxes, drawings, figures, paper
 from train.boxes import Box, DrawnBox, Point
-from train.pictures import DataError, files_by_stem, read_picture, stem_of
-from train.screening import Screen, screened
+from train.pictures import files_by_stem, read_picture, stem_of
+from train.screening import Screen, Traced, screened
 
 GRIDS = (3, 4, 8)
 HITS = (0.1, 0.3, 0.5)
@@ -32,7 +32,7 @@ class Located:
     attention: FloatArray  # (h, w), 0…1
     shown: bool  # flagged or undetermined: the map would be seen
     found: Box | None  # the box that the map makes by itself
-    oracle: float  # IoU under the paper's protocol
+    oracle: float  # IoU under the paper's protocol, from the whole class activation map
 
     @property
     def overlap(self) -> float:
@@ -41,14 +41,13 @@ class Located:
 
 
 def locate(images: Path, listed: Sequence[DrawnBox], screener: Screen) -> list[Located]:
-    """Where the network looked, for every box whose radiograph is in `images`.
+    """Where the network looked, for every box whose radiograph is in `images`: maybe for none.
 
-    The boxes' findings name the map; where they lie is compared when the maps are fixed.
+    The boxes' findings name the map; where they lie is compared when the maps are fixed. Raises
+    DataError where `images` is no folder.
     """
-    files = files_by_stem(images)
+    files = files_by_stem(images, may_be_empty=True)
     wanted = sorted({one.stem for one in listed if one.stem in files})
-    if not wanted:
-        raise DataError(f"none of the radiographs with boxes is in {images}")
     paths = [files[stem] for stem in wanted]
     located: list[Located] = []
     for index, screening in screened(paths, screener):
@@ -56,7 +55,7 @@ def locate(images: Path, listed: Sequence[DrawnBox], screener: Screen) -> list[L
         stem = stem_of(paths[index].name)
         for one in (b for b in listed if b.stem == stem and b.label in screening.attention):
             attention = screening.attention[one.label]
-            candidates = boxes.peaks(attention)
+            candidates = boxes.peaks(candidates_in(screening)[one.label])
             located.append(
                 Located(
                     one,
@@ -67,9 +66,12 @@ def locate(images: Path, listed: Sequence[DrawnBox], screener: Screen) -> list[L
                     boxes.oracle(one, candidates),
                 )
             )
-    if not located:
-        raise DataError("the weights cannot answer for any finding that has a box")
     return located
+
+
+def candidates_in(screening: Screening) -> Mapping[str, FloatArray]:
+    """The maps that the paper's protocol takes its candidates from: the whole of them if traced."""
+    return screening.activation if isinstance(screening, Traced) else screening.attention
 
 
 # ---------------------------------------------------------------- figures
@@ -104,7 +106,7 @@ def reported(located: Sequence[Located], listed: Sequence[DrawnBox]) -> dict[str
             f"hit_rate_iou_{least}": _means(drawn, [float(v >= least) for v in overlaps])
             for least in HITS
         },
-        "hit_rate": {str(least): float(np.mean([v >= least for v in overlaps])) for least in HITS},
+        "hit_rate": {str(least): _mean([float(v >= least) for v in overlaps]) for least in HITS},
         "pointing": _means(drawn, _hits(drawn, points)),
         "pointing_fixed_point": _means(drawn, _hits(drawn, fixed)),
         "pointing_image_centre": _means(drawn, _hits(drawn, middle)),
@@ -135,7 +137,7 @@ def _games(
     drawn: Sequence[DrawnBox], hits: Sequence[float], fixed: Sequence[float]
 ) -> dict[str, dict[str, Any]]:
     """For each finding how often its map and a fixed point hit, over all its boxes."""
-    of_all = {"fixed_point_of_all": float(np.mean(fixed))}
+    of_all = {"fixed_point_of_all": _mean(fixed)}
     return {
         label: _game([drawn[i].patient for i in rows], [hits[i] for i in rows])
         | {"fixed_point": float(np.mean([fixed[i] for i in rows]))}
@@ -154,15 +156,22 @@ def _game(patients: Sequence[str], hits: Sequence[float]) -> dict[str, Any]:
 
 
 def _means(drawn: Sequence[DrawnBox], values: Sequence[float]) -> dict[str, Any]:
-    """Mean over all boxes, its 95 % interval by patient, mean of the findings, and each finding."""
-    array = np.asarray(values, dtype=np.float64)
-    by_label = {label: float(array[rows].mean()) for label, rows in _rows(drawn).items()}
+    """Mean over all boxes, its 95 % interval by patient, mean of the findings, and each finding.
+
+    None of no boxes.
+    """
+    by_label = {label: _mean([values[i] for i in rows]) for label, rows in _rows(drawn).items()}
+    patients = [one.patient for one in drawn]
     return {
-        "mean": float(array.mean()),
-        "ci95": figures.mean_interval(values, [one.patient for one in drawn], _SEED),
-        "mean_of_labels": float(np.mean(list(by_label.values()))),
+        "mean": _mean(values),
+        "ci95": figures.mean_interval(values, patients, _SEED) if patients else None,
+        "mean_of_labels": _mean([v for v in by_label.values() if v is not None]),
         **by_label,
     }
+
+
+def _mean(values: Sequence[float]) -> float | None:
+    return float(np.mean(values)) if len(values) else None
 
 
 _TOLD: tuple[tuple[str, str], ...] = (
@@ -197,7 +206,8 @@ def lines_of(report: dict[str, Any]) -> list[str]:
         told = report[key]
         bounds = f"{told['ci95'][0]:.3f} – {told['ci95'][1]:.3f}" if told["ci95"] else "–"
         each = "".join(f"{told[k]:>14.3f}" for k in labels)
-        lines.append(f"{name:40}{told['mean']:>10.3f}{bounds:>18}  {each}")
+        mean = "–" if told["mean"] is None else f"{told['mean']:.3f}"
+        lines.append(f"{name:40}{mean:>10}{bounds:>18}  {each}")
     for name, told in paper.TABLE_3.items():
         each = "".join(f"{told[k]:>14.3f}" if k in told else f"{'–':>14}" for k in labels)
         lines.append(f"{'paper, oracle, ' + name:40}{told['mean']:>10.3f}{'':18}  {each}")

@@ -8,7 +8,8 @@ Instance UID) and `labels` (`|`-separated, `No Finding` where there is none), an
 and `view`. The weights stay as they are: the new manifest is bound to the same digest. A finding
 with fewer than 10 radiographs with and 10 without it keeps threshold, calibration and figures.
 `--prevalence` is a CSV of `label,prevalence`, 0…1, for a site whose labelled radiographs are not as
-its daily ones are.
+its daily ones are. Radiographs of the official test list are refused, where the CSV says by
+`official_split` that they are, or the official lists lie beside it.
 """
 
 from __future__ import annotations
@@ -61,6 +62,7 @@ def fit(
     Raises DataError for radiographs of the official test list and where no finding has enough.
     """
     thresholds.refuse_test(judged.pictures)
+    refuse_unfitted(kind, prevalence)
     before = dict(manifest.calibration)
     ours = calibration.logits_of(judged.said.masked, before)
     theirs = calibration.logits_of(judged.said.unmasked, before)
@@ -73,6 +75,15 @@ def fit(
     chosen = thresholds.chosen(rule, judged.pictures, masked)
     points = {label: point for label in enough if (point := chosen[label]) is not None}
     return Fitted(calibrations, points, masked, unmasked)
+
+
+def refuse_unfitted(kind: str, prevalence: Mapping[str, float]) -> None:
+    """Raises DataError for prevalences without a calibration: it is what they shift."""
+    if kind == NONE and prevalence:
+        raise DataError(
+            "--calibration none: a prevalence shifts what was calibrated to the labelled "
+            f"radiographs; choose {' or '.join(KINDS)}, or leave --prevalence out"
+        )
 
 
 def _with_enough(judged: Judged, manifest: Manifest) -> list[str]:
@@ -264,6 +275,7 @@ def calibrate(chosen: argparse.Namespace) -> tuple[dict[str, Any], Manifest]:
     """Screen, fit, write; the report and the manifest as written."""
     thresholds.rule_of(chosen.rule)
     prevalence = read_prevalence(chosen.prevalence) if chosen.prevalence else {}
+    refuse_unfitted(chosen.calibration, prevalence)
     old = weights.load(chosen.weights)["findings"].manifest
     screener = Screener(chosen.weights, engine_name=chosen.engine)
     judged = findings_report.judge(chosen.images, chosen.labels, screener)

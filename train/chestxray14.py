@@ -87,6 +87,30 @@ def listed_stems(path: Path) -> list[str]:
     return [stem_of(row[column]) for row in rows]
 
 
+def stems_of_split(path: Path, split: str) -> set[str]:
+    """The names that are of one official list, by the column `official_split` or by the two lists
+    beside the file; no label is looked at.
+
+    Raises DataError where neither is there, or no name is of that list.
+    """
+    rows = read_rows(path, ())
+    column = _column(path, rows, "image")
+    names = [row[column].strip() for row in rows]
+    if "official_split" in rows[0]:
+        splits = {n: row["official_split"].strip() for n, row in zip(names, rows, strict=True)}
+    elif (lists := official_lists(path.parent)) is not None:
+        splits = lists
+    else:
+        raise DataError(
+            f"{path} does not say what is of {split}: it has no column official_split, and "
+            "train_val_list.txt and test_list.txt are not beside it"
+        )
+    found = {stem_of(name) for name in names if splits.get(name) == split}
+    if not found:
+        raise DataError(f"{path}: none of the {len(names)} radiographs is of {split}")
+    return found
+
+
 def read_labels(
     path: Path, columns: tuple[str, ...] = (), lists_needed: bool = False
 ) -> list[LabelledPicture]:

@@ -38,6 +38,7 @@ from train import (
     organs,
     screening,
 )
+from train.chestxray14 import TEST, TRAIN_VAL
 from train.findings_report import Judged
 
 Arguments = argparse.Namespace
@@ -53,9 +54,13 @@ def evaluate_findings(
     weights: Path,
     probabilities: Path | None = None,
     engine: str = "auto",
+    split: str | None = None,
 ) -> tuple[Report, Judged]:
-    """Figures of weights on radiographs with labels; `probabilities` keeps what both heads say."""
-    judged = findings_report.judge(images, labels, Screener(weights, engine_name=engine))
+    """Figures of weights on radiographs with labels; `probabilities` keeps what both heads say.
+
+    `split` judges those of one official list alone.
+    """
+    judged = findings_report.judge(images, labels, Screener(weights, engine_name=engine), split)
     if probabilities is not None:
         screening.write_probabilities(probabilities, judged.said)
     thresholds = read_manifest(weights / "findings.json").thresholds
@@ -92,7 +97,12 @@ def draw_reliability(path: Path, judged: Judged, report: Report) -> None:
 
 def _findings(chosen: Arguments) -> tuple[Report, list[str]]:
     report, judged = evaluate_findings(
-        chosen.images, chosen.labels, chosen.weights, chosen.probabilities, chosen.engine
+        chosen.images,
+        chosen.labels,
+        chosen.weights,
+        chosen.probabilities,
+        chosen.engine,
+        chosen.split,
     )
     draw_roc(beside(chosen.json, "roc"), judged, report)
     draw_reliability(beside(chosen.json, "reliability"), judged, report)
@@ -107,7 +117,7 @@ def evaluate_boxes(
 ) -> tuple[Report, list[boxes_report.Located]]:
     """Figures of where the networks look, on radiographs with drawn boxes."""
     drawn = boxes.read_boxes(listed)
-    screener = Screener(weights, engine_name=engine)
+    screener = screening.Tracer(weights, engine_name=engine)
     located = boxes_report.locate(images, drawn, screener)
     report = boxes_report.reported(located, drawn)
     return {"weights_sha256": screener.model.findings.sha256, **report}, located
@@ -206,7 +216,7 @@ def _looked(chosen: Arguments, source: Path) -> tuple[Judged, list[boxes_report.
         return _judged(chosen, source), []
     if source.is_file() or chosen.images is None:
         raise data.DataError(f"{source}: --boxes needs folders of weights, and --images")
-    once = screening.Once(_screener(chosen, source))
+    once = screening.Once(screening.Tracer(source, engine_name=chosen.engine))
     located = boxes_report.locate(chosen.images, boxes.read_boxes(chosen.boxes), once.first)
     return findings_report.judge(chosen.images, chosen.labels, once.again), located
 
@@ -243,6 +253,7 @@ def parser() -> argparse.ArgumentParser:
     judge = _part(parts, "findings", _findings, "AUROC, calibration, the paper's Table 2")
     judge.add_argument("--images", type=Path, required=True, help="folder of radiographs")
     judge.add_argument("--labels", type=Path, required=True, help="labels.csv or Data_Entry_2017")
+    judge.add_argument("--split", choices=(TEST, TRAIN_VAL), help="of this official list alone")
     judge.add_argument("--probabilities", type=Path, help="keep what both heads say as CSV")
     where = _part(parts, "boxes", _boxes, "where the networks look: the paper's Table 3, Fig. 4")
     where.add_argument("--images", type=Path, required=True, help="folder of radiographs")

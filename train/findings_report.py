@@ -18,6 +18,7 @@ from train.chestxray14 import (
     LabelledPicture,
     listed_stems,
     read_labels,
+    stems_of_split,
     whose,
 )
 from train.figures import Counts, Numbers, Ranked, Truth
@@ -50,14 +51,19 @@ class Judged:
         return [p.patient for p in self.pictures]
 
 
-def judge(images: Path, labels: Path, screener: Screen) -> Judged:
+def judge(images: Path, labels: Path, screener: Screen, split: str | None = None) -> Judged:
     """Screen the pictures that a list of labels names, then read the labels and match them.
 
-    Pictures and rows match by file stem. Raises DataError where none do.
+    Pictures and rows match by file stem; `split` leaves those of one official list alone. Raises
+    DataError where none do.
     """
     files = files_by_stem(images)
     named = listed_stems(labels)
-    found = located(named, files)
+    known = located(named, files)
+    if split is not None:
+        wanted = stems_of_split(labels, split)
+        named = [stem for stem in named if stem in wanted]
+    found = {stem: known[stem] for stem in named if stem in known}
     stems = list(found)
     if not stems:
         raise DataError(f"none of the {len(named)} names in {labels} is that of a file in {images}")
@@ -67,7 +73,7 @@ def judge(images: Path, labels: Path, screener: Screen) -> Judged:
         tuple(completed(replace(rows[stem], path=found[stem])) for stem in said.stems),
         said,
         rows_without_picture=len(named) - len(stems),
-        pictures_without_row=len(files) - len(stems),
+        pictures_without_row=len(files) - len(known),
         unreadable=len(stems) - len(said.stems),
     )
 

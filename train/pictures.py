@@ -101,10 +101,10 @@ def stem_of(name: str) -> str:
     return path.stem if path.suffix.lower() in (*SUFFIXES, ".dcm", ".img") else path.name
 
 
-def files_by_stem(folder: Path) -> dict[str, Path]:
+def files_by_stem(folder: Path, may_be_empty: bool = False) -> dict[str, Path]:
     """Every file under `folder`, by stem, hidden ones left out; the first in order where two share.
 
-    Raises DataError where the folder is not there or holds no file.
+    Raises DataError where the folder is not there or, unless it may, holds no file.
     """
     if not folder.is_dir():
         raise DataError(f"{folder} is not a folder: name the one that holds the pictures")
@@ -114,7 +114,7 @@ def files_by_stem(folder: Path) -> dict[str, Path]:
         for name in sorted(names):
             if not name.startswith(".") and _may_be_picture(name):
                 found.setdefault(stem_of(name), Path(where, name))
-    if not found:
+    if not found and not may_be_empty:
         raise DataError(f"{folder} holds no pictures")
     return found
 

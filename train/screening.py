@@ -7,13 +7,15 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 
 import numpy as np
+from torch import Tensor
 
-from prescreen.nets.screener import BATCH
-from prescreen.study import LABELS, Header, Radiograph, Screening
+from prescreen.nets.densenet import Seen
+from prescreen.nets.screener import BATCH, Screener
+from prescreen.study import LABELS, Anatomy, FloatArray, Header, Radiograph, Screening
 from train.chestxray14 import LabelledPicture, whose
 from train.figures import Numbers
 from train.pictures import SUFFIXES, DataError, read_picture, read_rows, stem_of, told
@@ -88,6 +90,40 @@ def _read(start: int, batch: Sequence[Future[Radiograph]]) -> Iterator[tuple[int
             yield index, future.result()
         except DataError as error:
             print(f"left out: {error}", file=sys.stderr)
+
+
+@dataclass(frozen=True)
+class Traced(Screening):
+    """A screening with the whole class activation maps, of which `attention` has the upper part.
+
+    float32 (h, w) a label, from 0 at the map's lowest cell to 1 at its highest, as the paper's
+    protocol for boxes has it (section 2.6).
+    """
+
+    activation: Mapping[str, FloatArray] = field(default_factory=dict)
+
+
+class Tracer(Screener):
+    """The node's screener; its answers, which are `Traced`, are the node's to the last bit."""
+
+    def _screenings(
+        self, anatomies: Sequence[Anatomy], seen: Seen, distances: FloatArray
+    ) -> list[Screening]:
+        maps = spread(self._net.activation_maps(seen.features)).cpu().numpy()
+        said = super()._screenings(anatomies, seen, distances)
+        return [
+            Traced(
+                **{part.name: getattr(one, part.name) for part in fields(one)},
+                activation=self._evaluated(maps[i]),
+            )
+            for i, one in enumerate(said)
+        ]
+
+
+def spread(maps: Tensor) -> Tensor:
+    """Maps (N, C, h, w) of any sign, each from 0 at its lowest cell to 1; an even one is 0."""
+    lowest, highest = maps.amin(dim=(2, 3), keepdim=True), maps.amax(dim=(2, 3), keepdim=True)
+    return (maps - lowest) / (highest - lowest).clamp_min(1e-12)
 
 
 class Once:

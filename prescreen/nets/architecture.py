@@ -13,7 +13,7 @@ from prescreen.nets.backbones import BACKBONES
 
 N = TypeVar("N", bound=nn.Module)
 
-#: Whatever judges findings: `features`, `judge` and `attention_maps` are all that is asked of it.
+#: Whatever judges findings: `features`, `judge` and the two kinds of maps are all that is asked.
 Classifier = densenet.FindingsNet | plain.PlainNet
 
 #: The names that `Manifest.architecture` may have for the findings.

@@ -195,13 +195,17 @@ class FindingsNet(nn.Module):
     def forward(self, pictures: Tensor, masks: Tensor) -> Seen:
         return self.judge(self.features(pictures), masks)
 
+    def activation_maps(self, features: Tensor) -> Tensor:
+        """What each cell adds to the unmasked logits: (N, 14, h, w), of either sign."""
+        return functional.conv2d(features, self.head_unmasked.weight[:, :, None, None])
+
     def attention_maps(self, features: Tensor) -> Tensor:
         """Where the unmasked head found what speaks for each label: (N, 14, h, w), at least 0.
 
         Features that have a sign have no zero of their own: there it is what speaks for the label
         more than the radiograph as a whole does.
         """
-        maps = functional.conv2d(features, self.head_unmasked.weight[:, :, None, None])
+        maps = self.activation_maps(features)
         if self.switches.post_act == "none":
             maps = maps - maps.mean(dim=(2, 3), keepdim=True)
         return maps.clamp_min(0.0)

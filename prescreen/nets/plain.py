@@ -63,6 +63,10 @@ class PlainNet(nn.Module):
     def forward(self, pictures: Tensor, masks: Tensor) -> Seen:
         return self.judge(self.features(pictures), masks)
 
+    def activation_maps(self, features: Tensor) -> Tensor:
+        """What each cell adds to the logits: (N, 14, h, w), of either sign."""
+        return functional.conv2d(features, self.head.weight[:, :, None, None])
+
     def attention_maps(self, features: Tensor) -> Tensor:
         """Where the head found what speaks for each label: (N, 14, h, w), at least 0."""
-        return functional.conv2d(features, self.head.weight[:, :, None, None]).clamp_min(0.0)
+        return self.activation_maps(features).clamp_min(0.0)

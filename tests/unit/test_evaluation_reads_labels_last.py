@@ -12,12 +12,24 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
+from prescreen.nets.screener import Screener
 from prescreen.nets.weights import read_manifest
 from prescreen.study import LABELS, ORGANS, Radiograph, Screening
 from tests import chests
-from train import ablation, boxes, boxes_report, evaluate, findings_report, pointing, screening
+from train import (
+    ablation,
+    boxes,
+    boxes_report,
+    chestxray14,
+    evaluate,
+    findings_report,
+    organs,
+    pointing,
+    screening,
+)
 from train.data import DataError
 
 WEIGHTS = Path(__file__).resolve().parents[2] / "weights"
@@ -80,6 +92,35 @@ def test_shuffled_labels_leave_every_probability_as_it_is(
     run("findings", *where, "--json", house / "g.json", "--probabilities", house / "g.csv")
     assert (house / "f.csv").read_bytes() == (house / "g.csv").read_bytes()
     assert json.loads((house / "g.json").read_text())["auroc"] != judged["auroc"]
+
+
+def test_one_official_list_can_be_judged_alone(house: Path, tmp_path: Path) -> None:
+    labels = listed(tmp_path / "Data_Entry_2017.csv", rows(["Mass|Nodule", "No Finding"] * 4))
+    names = [row[0] for row in rows(["Mass"] * 8)[1:]]
+    with pytest.raises(DataError, match=r"2017\.csv does not say what is of test: it has no col"):
+        chestxray14.stems_of_split(labels, "test")
+    (tmp_path / "train_val_list.txt").write_text("\n".join(names[:6]))
+    (tmp_path / "test_list.txt").write_text("\n".join(names[6:]))
+    said = tmp_path / "t.csv"
+    where = ("--images", house / "images", "--labels", labels, "--weights", WEIGHTS)
+    to = ("--probabilities", said, "--json", tmp_path / "t.json")
+    run("findings", *where, "--split", "test", *to)
+    report = json.loads((tmp_path / "t.json").read_text())
+    assert (report["n"], report["rows_without_picture"], report["pictures_without_row"]) == (
+        2,
+        1,
+        1,
+    )
+    assert report["split"] == "2 of the 25596 radiographs of the official test list"
+    assert screening.read_probabilities(said).stems == ("00000003_000", "00000003_001")
+
+
+def test_the_split_may_stand_in_the_list_of_labels(tmp_path: Path) -> None:
+    told = [["image", "labels", "official_split"], ["a.png", "Mass", "test"], ["b", "Mass", ""]]
+    labels = listed(tmp_path / "labels.csv", told)
+    assert chestxray14.stems_of_split(labels, "test") == {"a"}
+    with pytest.raises(DataError, match=r"labels\.csv: none of the 2 radiographs is of train_val"):
+        chestxray14.stems_of_split(labels, "train_val")
 
 
 def test_the_json_has_the_figures_and_counts_what_was_left_out(
@@ -250,6 +291,83 @@ def test_boxes_without_a_picture_are_counted(house: Path, tmp_path: Path) -> Non
     assert not any(told.held_out or told.is_proven for told in game.findings.values())
 
 
+def drawn_at(left: int, top: int, width: int, height: int) -> list[boxes.DrawnBox]:
+    """A mass on two radiographs, in pixels of 1024."""
+    shares = (left / 1024, top / 1024, (left + width) / 1024, (top + height) / 1024)
+    whole = (left, top, width, height)
+    return [boxes.DrawnBox(f"0000000{i}_000", "Mass", shares, whole) for i in range(2)]
+
+
+@pytest.fixture(scope="module")
+def tracer() -> screening.Tracer:
+    return screening.Tracer(WEIGHTS, engine_name="torch")
+
+
+def test_moved_boxes_leave_every_map_and_probability_as_it_is(
+    house: Path, tracer: screening.Tracer
+) -> None:
+    said: list[Screening] = []
+
+    def look(radiographs: Sequence[Radiograph]) -> list[Screening]:
+        said.extend(tracer(radiographs))
+        return said[-len(radiographs) :]
+
+    places = ((100, 100, 200, 200), (700, 600, 50, 300))
+    there, moved = (boxes_report.locate(house / "images", drawn_at(*p), look) for p in places)
+    for one, other in zip(there, moved, strict=True):
+        assert np.array_equal(one.attention, other.attention)
+        assert (one.path, one.found, one.shown) == (other.path, other.found, other.shown)
+        assert one.drawn.box != other.drawn.box
+    first, again = said[:2], said[2:]
+    assert [one.findings for one in first] == [one.findings for one in again]
+
+
+def test_the_oracle_is_given_the_whole_map_and_the_node_says_the_same(
+    house: Path, tracer: screening.Tracer
+) -> None:
+    (path, *_) = sorted((house / "images").rglob("*.png"))
+    radiograph = screening.radiograph_of(path)
+    (traced,) = tracer([radiograph])
+    (plain,) = Screener(WEIGHTS, engine_name="torch")([radiograph])
+    assert traced.findings == plain.findings and traced.inside == plain.inside
+    whole = boxes_report.candidates_in(traced)
+    assert boxes_report.candidates_in(plain) is plain.attention
+    for label, shown in plain.attention.items():
+        assert np.array_equal(traced.attention[label], shown)
+        assert (whole[label].min(), whole[label].max()) == (0.0, 1.0)
+        upper = shown > 0  # the map that is shown is the same, cut off below
+        order = np.argsort(whole[label][upper])
+        assert (np.diff(shown[upper][order]) > -1e-4).all()
+    below = [whole[label][plain.attention[label] == 0] for label in whole]
+    assert max(np.ptp(cells) for cells in below if cells.size) > 0.1, "which still has its hills"
+
+
+def test_an_even_map_proposes_nothing() -> None:
+    maps = torch.tensor([[[[-3.0, 1.0], [0.0, -1.0]], [[2.0, 2.0], [2.0, 2.0]]]])
+    assert screening.spread(maps).tolist() == [[[[0.0, 1.0], [0.75, 0.5]], [[0.0] * 2] * 2]]
+
+
+def test_boxes_without_any_picture_are_all_counted(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], tracer: screening.Tracer
+) -> None:
+    header = ["Image Index", "Finding Label", "Bbox [x", "y", "w", "h]", "", ""]
+    gone = [[f"9999999{i}_000.png", "Mass", "1", "2", "3", "4", "", ""] for i in range(3)]
+    drawn = listed(tmp_path / "BBox_List_2017.csv", [header, *gone])
+    (tmp_path / "empty").mkdir()
+    where = ("--images", tmp_path / "empty", "--boxes", drawn, "--weights", WEIGHTS)
+    run("boxes", *where, "--json", tmp_path / "boxes.json")
+    text = (tmp_path / "boxes.json").read_text()
+    report = json.loads(text)
+    assert (report["n"], report["n_missing"], report["n_images"]) == (0, 3, 0)
+    assert "NaN" not in text and report["iou_oracle"]["mean"] is None
+    assert report["hit_rate"]["0.5"] is None and report["radiographs"] == []
+    assert "0 boxes on 0 radiographs; 3 boxes without a picture" in capsys.readouterr().out
+    saved(tmp_path / "other" / "11111111_000.png", np.zeros((8, 8)))
+    assert boxes_report.locate(tmp_path / "other", boxes.read_boxes(drawn), tracer) == []
+    with pytest.raises(DataError, match=r"nowhere is not a folder: name the one that holds"):
+        boxes_report.locate(tmp_path / "nowhere", boxes.read_boxes(drawn), tracer)
+
+
 def test_few_boxes_that_were_all_hit_prove_little() -> None:
     drawn = [boxes.DrawnBox(f"{i}_0", "Mass", (0, 0, 1, 1), (0, 0, 1024, 1024)) for i in range(3)]
     told = boxes_report._games(drawn, [1.0] * 3, [0.0] * 3)["Mass"]
@@ -289,6 +407,21 @@ def test_a_report_that_is_not_there_is_named(tmp_path: Path) -> None:
     stated = ("--boxes", tmp_path / "gone.json", "--to", tmp_path / "w", "--held-out", "some")
     with pytest.raises(SystemExit, match=r"gone\.json cannot be read: No such file"):
         state(*stated)
+
+
+def test_other_masks_leave_every_drawing_as_it_is(tmp_path: Path, tracer: screening.Tracer) -> None:
+    generator = np.random.default_rng(0)
+    saved(tmp_path / "made" / "images" / "m0.png", generator.integers(0, 255, (64, 48)))
+    found = []
+    for shift in (0, 6):
+        for k, organ in enumerate(ORGANS):
+            mask = np.zeros((64, 48))
+            mask[10 + shift : 50, 2 + 14 * k : 14 + 14 * k - shift] = 255
+            saved(tmp_path / "made" / "masks" / organ / "m0.png", mask)
+        found.append(organs.evaluate(tmp_path, tracer))
+    (_, (one,)), (_, (other,)) = found
+    assert np.array_equal(one.masks, other.masks) and one.ratio == other.ratio
+    assert one.dice != other.dice
 
 
 def test_lungs_and_heart_are_judged_without_an_index(tmp_path: Path) -> None:

@@ -247,6 +247,26 @@ def test_weights_are_not_written_over(site: Path) -> None:
         calibrate.write(site / "weights", site / "weights", manifest)
 
 
+def test_a_prevalence_without_a_calibration_is_refused_before_the_work(tmp_path: Path) -> None:
+    shares = listed(tmp_path / "p.csv", [["label", "prevalence"], ["Mass", "0.02"]])
+    where = ["--images", tmp_path / "gone", "--labels", tmp_path / "gone.csv", "--weights", WEIGHTS]
+    out = ["--to", tmp_path / "to", "--json", tmp_path / "p.json", "--prevalence", shares]
+    words = "a prevalence shifts what was calibrated .* choose platt or temperature, or leave --pre"
+    with pytest.raises(SystemExit, match=words):
+        calibrate.main([str(a) for a in [*where, *out, "--calibration", "none"]])
+
+
+def test_radiographs_of_the_test_list_are_known_by_the_lists_beside_the_labels(
+    tmp_path: Path,
+) -> None:
+    labels = listed(tmp_path / "labels.csv", [["image", "labels"], ["a_0.png", "Mass"]])
+    thresholds.refuse_test(read_labels(labels))  # nothing says that it is of the list
+    (tmp_path / "train_val_list.txt").write_text("b_0.png\n")
+    (tmp_path / "test_list.txt").write_text("a_0.png\n")
+    with pytest.raises(DataError, match="1 of these radiographs are of the official test list"):
+        thresholds.refuse_test(read_labels(labels))
+
+
 def test_a_finding_that_is_not_calibrated_has_no_prevalence_to_shift(site: Path) -> None:
     listed(site / "hernia.csv", [["label", "prevalence"], ["Hernia", "0.02"]])
     where = ["--images", site / "dicom", "--labels", site / "labels.csv", "--weights", WEIGHTS]
