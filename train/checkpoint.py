@@ -11,6 +11,8 @@ from typing import Any, TypeVar
 import torch
 from torch import nn
 
+from prescreen.errors import WeightsError
+from prescreen.nets import checkpoint as foreign
 from train.data import DataError
 
 C = TypeVar("C")
@@ -33,10 +35,18 @@ def arguments(config: type[C], doc: str | None) -> C:
 
 
 def read(path: Path) -> dict[str, Any]:
-    """A checkpoint; DataError where there is none. Only tensors and plain values are unpickled."""
+    """A checkpoint of a run. Only tensors and plain values are unpickled.
+
+    Raises DataError where there is none, or none of ours.
+    """
     if not path.is_file():
         raise DataError(f"{path} is missing: name the last.pt of a finished run")
-    saved: dict[str, Any] = torch.load(path, weights_only=True, map_location="cpu")
+    try:
+        saved = foreign.contents(path)
+    except WeightsError as error:
+        raise DataError(str(error)) from error
+    if not isinstance(saved, dict) or "config" not in saved:
+        raise DataError(f"{path} is no checkpoint of a run: name the last.pt of a finished one")
     return saved
 
 

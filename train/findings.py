@@ -5,7 +5,10 @@
     python -m train.findings --lungs-heart RUN/last.pt --preset dcnn  another row of the paper
 
 A preset is a network with a start and a schedule of its own; --backbone, --weights-from and
---schedule name others.
+--schedule name others. A site's own radiographs, from the weights that ship:
+
+    python -m train.findings --dicom FOLDER --labels CSV --lungs-heart weights \\
+                             --weights-from weights --schedule label:320x5 --fold 0
 Where ImageNet weights of the backbone can be had (--weights-from imagenet), the heads are first
 fitted to its features in closed form (`probe`), then trained on. DenseNet-121 has none here: it
 first learns to give the features that EfficientNet-Lite0 gives on the same radiographs, at low
@@ -21,10 +24,10 @@ import dataclasses
 import hashlib
 import json
 import math
-import shutil
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -41,13 +44,14 @@ from train import (
     curves,
     data,
     figures,
-    lungs_heart,
     machine,
     presets,
     probe,
+    starts,
     teacher,
     views,
 )
+from train.pictures import stem_of
 
 # ---------------------------------------------------------------- config
 
@@ -58,13 +62,15 @@ class Config:
     seed: int = 1
     preset: str = "stages"
     backbone: str = ""  # empty: the preset's own, as of the next and of `schedule`
-    weights_from: str = ""  # imagenet, none, or the last.pt of a run of the same backbone
+    weights_from: str = ""  # imagenet, none, a run's last.pt, weights that ship, a state dict
     folds: int = 5
     fold: int = 0  # which is held out; -1 trains on all of the train_val list
     stopping: float = 0.0  # share of the remaining patients that early stopping looks at
     patience: int = 3  # epochs without a better mean AUROC there
-    lungs_heart: str = ""  # checkpoint of the segmentation network
+    lungs_heart: str = ""  # checkpoint of the segmentation network, or weights that ship
     drawing: str = ""  # the one whose encoder a backbone has that ends in +drawing; empty: the same
+    dicom: str = ""  # folder of a site's own radiographs, in place of ChestX-ray14
+    labels: str = ""  # their list: `train.dicom_folder` says what it has to have
     schedule: str = ""  # what:size x epochs; distil, probe or label
     batch: int = 16  # on each GPU
     learning_rate: float = 1e-3  # while distilling
@@ -132,16 +138,30 @@ class Part:
     def of(cls, config: Config, pictures: list[data.LabelledPicture]) -> Part:
         labels = torch.tensor([p.labels for p in pictures], dtype=torch.float32).view(-1, 14)
         paths = [p.path for p in pictures]
-        network = lungs_heart.trained(Path(config.lungs_heart))
+        network = starts.drawing(config.lungs_heart).network
         folder = data.runs_dir() / "organs"
         masks = views.drawn(network, paths, folder, config.batch, config.workers)
         return cls(paths, labels, masks)
 
 
+def listed(config: Config) -> list[data.LabelledPicture]:
+    """The radiographs that may be trained on: those of the train_val list, or a site's own."""
+    if bool(config.dicom) != bool(config.labels):
+        raise data.DataError(
+            "--dicom names the folder of a site's own radiographs and --labels their list: "
+            "give both or neither"
+        )
+    if config.dicom:
+        from train.dicom_folder import read_dicom_folder  # pydicom only where it is needed
+
+        return read_dicom_folder(Path(config.dicom), Path(config.labels))
+    every = data.read_chestxray14(data.data_dir() / "chestxray14")
+    return [p for p in every if p.official_split != "test"]
+
+
 def parts_of(config: Config) -> tuple[Part, Part, Part]:
     """What is trained on, what early stopping looks at, and the fold that is held out."""
-    listed = data.read_chestxray14(data.data_dir() / "chestxray14")
-    usable = [p for p in listed if p.official_split != "test"]
+    usable = listed(config)
     dealt = data.folds(usable, config.folds, config.seed)
     held = [p for p, fold in zip(usable, dealt, strict=True) if fold == config.fold]
     rest = [p for p, fold in zip(usable, dealt, strict=True) if fold != config.fold]
@@ -152,9 +172,8 @@ def parts_of(config: Config) -> tuple[Part, Part, Part]:
 
 
 def dealt(config: Config) -> tuple[Part, list[data.LabelledPicture], list[int]]:
-    """The whole train_val list: as a part, row by row, and the fold of each radiograph."""
-    listed = data.read_chestxray14(data.data_dir() / "chestxray14")
-    usable = [p for p in listed if p.official_split != "test"]
+    """All that may be trained on: as a part, row by row, and the fold of each radiograph."""
+    usable = listed(config)
     return Part.of(config, usable), usable, data.folds(usable, config.folds, config.seed)
 
 
@@ -211,51 +230,13 @@ class Student(nn.Module):
 
 
 def started(config: Config) -> Student:
-    """A student as `--weights-from` says; the backbone's leading parts frozen, its heads random.
-
-    From a run of another preset it takes the backbone alone.
-    """
+    """A student as `--weights-from` says (`starts.begin`), the backbone's leading parts frozen."""
     config = settled(config)
     student = Student(config)
-    if config.weights_from == "imagenet":
-        student.net.backbone.load_state_dict(published(config))
-        rounded(student.net.backbone)
-    elif config.weights_from != "none":
-        file = Path(config.weights_from)
-        same = checkpoint.read(file)["config"]["preset"] == config.preset
-        part, prefix = (student.net, "net.") if same else (student.net.backbone, "net.backbone.")
-        part.load_state_dict(checkpoint.part(file, "ema", prefix))
+    starts.begin(student.net, config.weights_from, config.drawing or config.lungs_heart)
     for part in leading(student.net.backbone)[: config.frozen]:
         part.requires_grad_(False)
     return student.to(machine.device(), memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
-
-
-def published(config: Config) -> dict[str, Tensor]:
-    """ImageNet weights for the config's backbone; what draws lungs and heart in it, from a run."""
-    backbone = switches_of(config).backbone
-    together = backbone.removesuffix("+drawing")
-    state = teacher.imagenet(together)
-    if together == backbone:
-        return state
-    run = config.drawing or config.lungs_heart
-    drawing = checkpoint.read(Path(run))
-    if (network := lungs_heart.network_of(drawing["config"])) != "unet_efficientnet_lite0":
-        raise data.DataError(
-            f"{run}: {backbone} takes the encoder of unet_efficientnet_lite0, and "
-            f"this run is of {network}; name another or choose --backbone {together}"
-        )
-    if "+" not in together:
-        state = {f"{together.removeprefix('efficientnet_')}.{k}": v for k, v in state.items()}
-    state |= {f"drawing.{name}": value for name, value in drawing["ema"].items()}
-    known = BACKBONES[backbone].build().state_dict()
-    return {name: value for name, value in state.items() if name in known}
-
-
-def rounded(backbone: nn.Module) -> None:
-    """Round the kernels to what float16 holds, so that heads are fitted to what will be shipped."""
-    for module in backbone.modules():
-        if isinstance(module, nn.Conv2d):
-            module.weight.data = module.weight.data.half().float()
 
 
 def leading(backbone: nn.Module) -> list[nn.Module]:
@@ -325,7 +306,7 @@ def pooled(
     net.eval()
     kept = probe.Kept(data.runs_dir() / "pooled", f"{digest_of(net)}-{size}")
     loader = in_order(config, part.paths, inputs.COMMON_SIZE)
-    inside, whole = [], []
+    seen: tuple[probe.Features, ...] = ()
     for x, index in machine.progress(loader, "pooled features"):
         paths = [part.paths[i] for i in index.tolist()]
         found = kept.read(paths, part.masks[index])
@@ -336,9 +317,10 @@ def pooled(
             one, other, _ = net.pooled(features, organs)
             found = (one.cpu().numpy(), other.cpu().numpy())
             kept.write(paths, part.masks[index], found)
-        inside.append(found[0])
-        whole.append(found[1])
-    return np.concatenate(inside), np.concatenate(whole)
+        seen = seen or tuple(np.empty((len(part.paths), f.shape[1]), np.float32) for f in found)
+        for rows, own in zip(seen, found, strict=True):
+            rows[index.numpy()] = own
+    return seen[0], seen[1]
 
 
 def digest_of(net: densenet.FindingsNet) -> str:
@@ -368,13 +350,15 @@ def main(config: Config) -> Path:
     print(f"{len(train.paths)} radiographs to train on, {len(held.paths)} held out", flush=True)
     taught = taught_of(config, train, folder)
 
+    torch.manual_seed(config.seed)  # whatever was drawn before, or was found drawn
     student, average = started(config), started(config).eval()
     optimiser = optimiser_of(config, student)
     log = checkpoint.resume(folder, student, average, optimiser)
     run = Run(student, average, optimiser, train, taught)
     plan = [phase for phase in phases(config.schedule) for _ in range(phase[2])]
 
-    for epoch in range(len(log), len(plan)):
+    while len(log) < len(plan) and not (config.stopping and tired(log, config.patience)):
+        epoch = len(log)
         what, size, _ = plan[epoch]
         began = time.monotonic()
         if what == "probe":
@@ -383,20 +367,19 @@ def main(config: Config) -> Path:
             losses = [0.0, 0.0]
         else:
             losses = one_epoch(config, run, epoch, (what, size))
+        rate = round(len(train.paths) / max(1e-3, time.monotonic() - began), 1)
         entry = {"epoch": epoch + 1, "what": what, "size": size, "losses": losses}
-        entry |= validated(config, average, stopping if stopping.paths else held, size)
-        log.append(entry | {"seconds": round(time.monotonic() - began)})
-        print(json.dumps(log[-1]), flush=True)
+        looked = partial(validated, config, average, stopping if config.stopping else held, size)
+        entry |= machine.as_the_first_found(looked)
+        log.append(entry | {"images_s": rate, "seconds": round(time.monotonic() - began)})
+        machine.say(json.dumps(log[-1]))
         if machine.rank() == 0:
-            checkpoint.save(folder, config, student, average, optimiser, log)
+            best = bool(config.stopping) and is_best(log)
+            checkpoint.save(folder, config, student, average, optimiser, log, best)
             curves.keep(folder, log)
-            if is_best(log):
-                shutil.copyfile(folder / "last.pt", folder / "best.pt")
         machine.wait()
-        if stopping.paths and tired(log, config.patience):
-            break
     if machine.rank() == 0 and held.paths:
-        keep_answers(config, folder, held, plan[-1][1], bool(stopping.paths))
+        keep_answers(folder, held)
     return folder
 
 
@@ -414,6 +397,8 @@ class Run:
 def one_epoch(config: Config, run: Run, epoch: int, phase: tuple[str, int]) -> list[float]:
     """Train for one epoch; the mean loss from the teacher and from the labels."""
     (what, size), train, taught = phase, run.train, run.taught
+    # dropout too is of seed and epoch alone, so that a resumed run goes on as if nothing had been
+    torch.manual_seed(config.seed * 1000 + epoch + 100_000 * machine.rank())
     g = torch.Generator().manual_seed(config.seed * 1000 + epoch + 100_000 * machine.rank())
     side = min(inputs.COMMON_SIZE, size * 9 // 8)
     loader = views.shuffled(train.paths, side, config.batch, config.workers, config.seed, epoch)
@@ -473,7 +458,7 @@ def label_loss(masked: Tensor, unmasked: Tensor, labels: Tensor) -> Tensor:
 
 def validated(config: Config, average: Student, part: Part, size: int) -> dict[str, float]:
     """Mean AUROC of both heads on a part that is not trained on."""
-    if not part.paths or machine.rank() != 0:
+    if not part.paths:
         return {}
     loader = in_order(config, part.paths, inputs.COMMON_SIZE)
     p = predict(average.net, loader, part.masks, size)
@@ -493,14 +478,25 @@ def tired(log: checkpoint.Log, patience: int) -> bool:
     return len(areas) > patience and max(areas[-patience:]) <= max(areas[:-patience])
 
 
-def keep_answers(config: Config, folder: Path, held: Part, size: int, best: bool) -> None:
+def counted(folder: Path) -> tuple[Config, Student, int]:
+    """What counts of a run: config, averaged network, and the size of the pictures it looks at.
+
+    Of its best epoch where it stopped early, else of its last. Raises DataError as `read` does.
+    """
+    saved = checkpoint.read(checkpoint.counting(folder))
+    config = settled(Config(**saved["config"]))
+    student = Student(config).eval()
+    student.load_state_dict(saved["ema"])
+    student.to(machine.device(), memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return config, student, saved["log"][-1]["size"]
+
+
+def keep_answers(folder: Path, held: Part) -> None:
     """`held.npz`: what the run says of the fold it never saw, for figures over all folds."""
-    student = started(config).eval()
-    name = "best.pt" if best and (folder / "best.pt").is_file() else "last.pt"
-    student.load_state_dict(checkpoint.read(folder / name)["ema"])
+    config, student, size = counted(folder)
     loader = in_order(config, held.paths, inputs.COMMON_SIZE)
     answers = predict(student.net, loader, held.masks, size).numpy()
-    names = np.array([path.stem for path in held.paths])
+    names = np.array([stem_of(path.name) for path in held.paths])
     np.savez(folder / "held.npz", names=names, answers=answers, fold=config.fold)
 
 

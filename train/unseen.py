@@ -14,9 +14,10 @@ from torch import Tensor
 from prescreen.nets import inputs, unet
 from prescreen.nets.anatomy import anatomy_of
 from prescreen.study import Anatomy
-from train import augment, checkpoint, data, lungs_heart, organs
+from train import augment, checkpoint, data, findings, lungs_heart, organs
 from train.figures import Numbers
 from train.masks import MaskedFile, list_lungs_heart
+from train.pictures import stem_of
 from train.screening import radiograph_of
 
 
@@ -84,12 +85,18 @@ def refuse_not_once(seen: Sequence[str], known: Sequence[str]) -> None:
         )
 
 
+def _listed(run: Path) -> list[data.LabelledPicture]:
+    """The radiographs that a run was dealt its folds of."""
+    if (run / "last.pt").is_file():
+        return findings.listed(findings.Config(**checkpoint.read(run / "last.pt")["config"]))
+    return findings.listed(findings.Config())
+
+
 def answers(
     folds: Sequence[Path],
 ) -> tuple[list[data.LabelledPicture], Numbers, Numbers]:
-    """The train_val radiographs with masked and unmasked probabilities (n, 14) of the folds."""
-    listed = data.read_chestxray14(data.data_dir() / "chestxray14")
-    usable = {p.path.stem: p for p in listed if p.official_split == "train_val"}
+    """The radiographs of the runs with masked and unmasked probabilities (n, 14) of the folds."""
+    usable = {stem_of(p.path.name): p for p in _listed(folds[0])}
     names, answers = [], []
     for run in folds:
         try:

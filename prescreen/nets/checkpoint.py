@@ -94,7 +94,7 @@ def read(path: Path, meaning: Meaning | None = None) -> Checkpoint:
     where it is not clear what the outputs mean.
     """
     meaning = meaning or Meaning()
-    state = {k: v for k, v in _opened(path).items() if not k.endswith("num_batches_tracked")}
+    state = _counted_out(_tensors(path, contents(path)))
     carried = state.pop("op_threshs", None)
     named = _in_plain_names(state)
     head, tensors = _split(path, named)
@@ -122,15 +122,30 @@ def read(path: Path, meaning: Meaning | None = None) -> Checkpoint:
 # ---------------------------------------------------------------- opening
 
 
-def _opened(path: Path) -> dict[str, Tensor]:
-    """The tensors of a checkpoint by their own names; nothing of it has been run."""
+def contents(path: Path) -> Any:
+    """What a safetensors file or a pickle of tensors holds; nothing of it has been run.
+
+    Raises WeightsError where the file is missing, damaged, too large or asks to run code.
+    """
     try:
         size = path.stat().st_size
     except OSError as error:
         raise WeightsError(f"{path}: {error.strerror}; name the checkpoint's file") from error
     if size > LARGEST:
         raise WeightsError(f"{path}: {size >> 20} MiB are more than a DenseNet-121 can have")
-    found = _safetensors(path) if path.suffix == ".safetensors" else _unpickled(path)
+    return _safetensors(path) if path.suffix == ".safetensors" else _unpickled(path)
+
+
+def named(path: Path, found: Any) -> dict[str, Tensor]:
+    """The tensors in what `contents` found in `path`, by the names that torchvision gives them.
+
+    Of whatever network; without the counters of batch normalisation. Raises WeightsError where
+    there are none.
+    """
+    return _in_plain_names(_counted_out(_tensors(path, found)))
+
+
+def _tensors(path: Path, found: Any) -> dict[str, Tensor]:
     for wrapper in _WRAPPERS:
         if isinstance(found, Mapping) and isinstance(found.get(wrapper), Mapping):
             found = found[wrapper]
@@ -140,6 +155,10 @@ def _opened(path: Path) -> dict[str, Tensor]:
     if not tensors:
         raise WeightsError(f"{path}: holds no tensors by name; save the network's state_dict()")
     return tensors
+
+
+def _counted_out(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {k: v for k, v in state.items() if not k.endswith("num_batches_tracked")}
 
 
 def _safetensors(path: Path) -> Mapping[str, Tensor]:

@@ -150,10 +150,11 @@ def load(folder: Path) -> dict[str, Weights]:
     malformed, the digest differs or the labels are not those of this version. The digest is
     compared before the tensors are read. Shapes are checked by `fitting` against a network.
     """
-    return {network: _load_one(folder, network) for network in NETWORKS}
+    return {network: load_one(folder, network) for network in NETWORKS}
 
 
-def _load_one(folder: Path, network: str) -> Weights:
+def load_one(folder: Path, network: str) -> Weights:
+    """The weights of one of NETWORKS. Raises WeightsError as `load` does."""
     manifest, content = _checked(folder, network)
     path = folder / f"{network}.safetensors"
     try:

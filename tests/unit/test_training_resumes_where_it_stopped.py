@@ -227,16 +227,18 @@ def named(config: Config, fold: int) -> Config:
 
 
 def test_folds_that_do_not_hold_out_everything_once_are_not_shipped(house: Path) -> None:
-    drawn = lungs_heart.main(SEGMENT)
-    config = dataclasses.replace(CLASSIFY, lungs_heart=str(drawn / "last.pt"))
-    run = findings.main(config)
+    drawn, both = (lungs_heart.main(named(SEGMENT, fold)) for fold in (0, -1))
+    config = dataclasses.replace(
+        CLASSIFY, lungs_heart=str(drawn / "last.pt"), backbone="resnet18", schedule="probe:32x1"
+    )
+    run, every = (findings.main(named(config, fold)) for fold in (0, -1))
     with pytest.raises(data.DataError, match=r"hold out \S+ not at all; name one finished run"):
-        ship.ship_findings(run, [run], house / "weights")
+        ship.ship_findings(every, [run], house / "weights")
     with pytest.raises(data.DataError, match=r"hold out \S+ more than once"):
-        ship.ship_lungs_heart(drawn, [drawn, drawn], house / "weights")
+        ship.ship_lungs_heart(both, [drawn, drawn], house / "weights")
     (run / "held.npz").unlink()
     with pytest.raises(data.DataError, match=r"held.npz is missing: let the run of this fold"):
-        ship.ship_findings(run, [run], house / "weights")
+        ship.ship_findings(every, [run], house / "weights")
 
 
 def test_folds_that_start_from_labels_are_not_shipped(house: Path) -> None:
