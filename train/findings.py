@@ -9,6 +9,7 @@ A preset is a network with a start and a schedule of its own; --backbone, --weig
 
     python -m train.findings --dicom FOLDER --labels CSV --lungs-heart weights \\
                              --weights-from weights --schedule label:320x5 --fold 0
+
 Where ImageNet weights of the backbone can be had (--weights-from imagenet), the heads are first
 fitted to its features in closed form (`probe`), then trained on. DenseNet-121 has none here: it
 first learns to give the features that EfficientNet-Lite0 gives on the same radiographs, at low
@@ -403,7 +404,7 @@ def one_epoch(config: Config, run: Run, epoch: int, phase: tuple[str, int]) -> l
     side = min(inputs.COMMON_SIZE, size * 9 // 8)
     loader = views.shuffled(train.paths, side, config.batch, config.workers, config.seed, epoch)
     network = machine.shared(run.student)
-    awake(run.student, still=config.weights_from == "imagenet")
+    awake(run.student, still=config.weights_from == "imagenet" or starts.ships(config.weights_from))
     total = torch.zeros(2)
     for step, (pixels, index) in enumerate(machine.progress(loader, f"epoch {epoch + 1}")):
         for group in run.optimiser.param_groups:

@@ -53,6 +53,11 @@ def _found(net: densenet.FindingsNet, path: Path) -> tuple[nn.Module, State]:
         raise DataError(f"--weights-from: {error}") from error
 
 
+def ships(source: str) -> bool:
+    """Whether a start is a folder of weights that ship: its batch statistics are kept."""
+    return source not in ("none", "imagenet") and Path(source).is_dir()
+
+
 def history(source: str) -> Mapping[str, Any] | None:
     """The config of the run that a start comes from, its own or its manifest's; None for others'.
 
