@@ -196,6 +196,11 @@ def trained(site: Path, fold: int, monkeypatch: pytest.MonkeyPatch) -> Path:
     return findings.main(checkpoint.arguments(findings.Config, findings.__doc__))
 
 
+def test_batch_statistics_of_weights_that_ship_are_kept(tmp_path: Path) -> None:
+    assert starts.ships(str(SHIPPED))
+    assert not any(starts.ships(other) for other in ("none", "imagenet", str(tmp_path / "last.pt")))
+
+
 def test_radiographs_without_a_list_are_refused() -> None:
     for half in ({"dicom": "films"}, {"labels": "films.csv"}):
         with pytest.raises(DataError, match="--labels their list: give both or neither"):
