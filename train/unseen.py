@@ -39,7 +39,7 @@ SPOILING: dict[str, Callable[[Tensor, MaskedFile, torch.Generator], Tensor]] = {
 
 def drawing_network(run: Path) -> tuple[unet.Segmenter, dict[str, Any]]:
     """The network of a run, ready, and its checkpoint."""
-    saved = checkpoint.read(run / "last.pt")
+    saved = checkpoint.read(checkpoint.counting(run))
     return lungs_heart.drawing(saved), saved
 
 
