@@ -85,10 +85,17 @@ def told(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def commit() -> str:
-    """The commit the training code stands at, or empty outside a work tree."""
-    asked = subprocess.run(
-        ["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False, timeout=10
-    )
+    """The commit the code stands at, or empty outside a work tree.
+
+    `-dirty` behind it where the code of networks or training has been changed since.
+    """
+    changed = _git("status", "--porcelain", "--", "prescreen", "train")
+    return _git("rev-parse", "HEAD") + ("-dirty" if changed else "")
+
+
+def _git(*arguments: str) -> str:
+    command = ["git", *arguments]
+    asked = subprocess.run(command, capture_output=True, text=True, check=False, timeout=10)
     return asked.stdout.strip() if asked.returncode == 0 else ""
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -143,3 +144,21 @@ def test_each_fold_of_the_segmentation_may_have_its_own_teacher(tmp_path: Path) 
     none = lying(tmp_path / "none", DRAWS, TWICE)
     with pytest.raises(DataError, match="its teacher is False, that of --run True"):
         ready.refuse_lungs_heart(whole, [none])
+
+
+def test_weights_name_the_commit_of_their_code_and_whether_it_was_changed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
+    assert ship.commit() == ""
+    who = ["-c", "user.name=x", "-c", "user.email=x@example.org"]
+    (tmp_path / "train").mkdir()
+    (tmp_path / "train" / "one.py").write_text("1\n")
+    for command in (["init", "-q"], ["add", "."], [*who, "commit", "-q", "-m", "first"]):
+        subprocess.run(["git", *command], check=True, timeout=30)
+    assert len(ship.commit()) == 40
+    (tmp_path / "weights.json").write_text("{}")
+    assert len(ship.commit()) == 40, "weights may have been written"
+    (tmp_path / "train" / "one.py").write_text("2\n")
+    assert ship.commit().endswith("-dirty")
