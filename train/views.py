@@ -11,10 +11,9 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from prescreen.nets import inputs, unet
-from prescreen.nets.anatomy import RULE, anatomy_of
+from prescreen.nets.anatomy import CELLS, RULE, anatomy_of, shares
 from train import augment, data, machine, teacher
 
 
@@ -90,13 +89,12 @@ def draw(network: unet.Segmenter, loader: Loader) -> Tensor:
     As the node draws them, each cell with the share of it that is covered.
     """
     network.eval().to(machine.device())
-    drawn = torch.zeros(len(loader.dataset.paths), 3, 64, 64, dtype=torch.uint8)
+    drawn = torch.zeros(len(loader.dataset.paths), 3, CELLS, CELLS, dtype=torch.uint8)
     for x, index in machine.progress(loader, "lungs and heart"):
         x = inputs.resized(x.to(machine.device()) / 255.0, unet.INPUT_SIZE)
         sigmoids = torch.sigmoid(network(inputs.stretch(x))).cpu().numpy()
-        masks = torch.from_numpy(np.stack([anatomy_of(one).masks for one in sigmoids]))
-        share = functional.adaptive_avg_pool2d(masks.float(), 64)
-        drawn[index] = (share * 255).round().to(torch.uint8)
+        covered = np.stack([shares(anatomy_of(one).masks) for one in sigmoids])
+        drawn[index] = torch.from_numpy((covered * 255).round()).to(torch.uint8)
     return drawn
 
 

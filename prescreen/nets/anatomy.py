@@ -11,6 +11,9 @@ THRESHOLD = 0.5
 #: Of the rule below; to be raised whenever the same sigmoids give other masks.
 RULE = 2
 
+#: Cells to a side that the findings' features are weighted by, in training and in use.
+CELLS = 64
+
 Places = npt.NDArray[np.intp]
 
 
@@ -35,6 +38,18 @@ def anatomy_of(sigmoids: FloatArray) -> Anatomy:
         for sigmoid, mask in zip(fine, drawn, strict=True)
     )
     return Anatomy(masks, (left, right, heart))
+
+
+def shares(masks: BoolArray) -> FloatArray:
+    """The share of each cell that an organ covers, (n, CELLS, CELLS) of 0…1.
+
+    From masks (n, h, w) whose sides are multiples of CELLS, as those of `anatomy_of` are.
+    """
+    count, height, width = masks.shape
+    bands = masks.view(np.uint8).reshape(count, CELLS, height // CELLS, width)
+    rows = np.add.reduce(bands, axis=2, dtype=np.uint16)
+    cells = rows.reshape(count, CELLS, CELLS, width // CELLS).sum(axis=3, dtype=np.uint16)
+    return np.asarray(cells * (CELLS**2 / (height * width)), np.float32)
 
 
 def _around(mask: BoolArray) -> tuple[slice, slice]:

@@ -24,7 +24,7 @@ from prescreen.nets import (
     unet,
     weights,
 )
-from prescreen.nets.anatomy import anatomy_of
+from prescreen.nets.anatomy import anatomy_of, shares
 from prescreen.study import (
     LABELS,
     ORGANS,
@@ -190,7 +190,7 @@ class Screener:
         size = self._sizes["lungs_heart"]
         described, sigmoids = self._draw(architecture.pictures(squares, size))
         anatomies = [anatomy_of(one) for one in sigmoids.cpu().numpy()]
-        masks = torch.from_numpy(np.stack([a.masks for a in anatomies])).float().to(self._device)
+        masks = torch.from_numpy(np.stack([shares(a.masks) for a in anatomies])).to(self._device)
         size = self._sizes["findings"]
         (features,) = self._see(architecture.pictures(squares, size, self._net))
         seen = self._net.judge(features, masks)

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from prescreen.nets.anatomy import anatomy_of, doubled, filled, largest_piece
+from prescreen.nets.anatomy import anatomy_of, doubled, filled, largest_piece, shares
 from prescreen.study import BoolArray
 
 SIDES = ((1, 0), (-1, 0), (0, 1), (0, -1))
@@ -93,3 +94,10 @@ def test_lungs_end_where_the_heart_begins_and_certainty_is_of_the_piece() -> Non
     assert 0.8 < left < 0.9  # less along its border
     assert right == 0.0
     assert 0.7 < heart < 0.8
+
+
+@pytest.mark.parametrize("side", [64, 512, 1024])
+def test_shares_are_means_of_cells(side: int) -> None:
+    masks = np.random.default_rng(1).random((3, side, side)) < 0.3
+    expected = torch.nn.functional.adaptive_avg_pool2d(torch.from_numpy(masks).float(), 64)
+    assert np.allclose(shares(masks), expected.numpy(), atol=1e-6)
