@@ -24,6 +24,7 @@ def anatomy_of(sigmoids: FloatArray) -> Anatomy:
     along the borders of their cells. Of each organ the largest piece, without holes: what a network
     leaves out inside of a lung is a vessel or a shadow, not the end of the lung.
     """
+    sigmoids = np.ascontiguousarray(sigmoids)  # an organ at a time, other than networks give them
     masks = np.zeros((len(sigmoids), *(2 * n for n in sigmoids.shape[1:])), dtype=np.bool_)
     rows, columns = _around(sigmoids.max(axis=0) > THRESHOLD)
     fine = doubled(doubled(sigmoids[:, rows, columns], axis=1), axis=2)
