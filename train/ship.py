@@ -24,7 +24,15 @@ from torch import Tensor
 
 import prescreen
 from prescreen.nets import inputs, typical, unet
-from prescreen.nets.weights import Calibration, Manifest, Metric, Source, Storage, write_manifest
+from prescreen.nets.weights import (
+    Calibration,
+    FeatureStatistics,
+    Manifest,
+    Metric,
+    Source,
+    Storage,
+    write_manifest,
+)
 from prescreen.study import LABELS, ORGANS, FloatArray
 from train import (
     augment,
@@ -157,7 +165,12 @@ def ship_lungs_heart(run: Path, folds: Sequence[Path], to: Path) -> Manifest:
         normalisation=NORMALISATION,
         labels=ORGANS,
         distance_limit=round(float(np.quantile(distances, KEPT)), 4),
-        metrics={k: Metric(dice=round(v, 4)) for k, v in report["dice"].items()},
+        metrics={organ: dice_of(report, organ) for organ in ORGANS},
+        feature_statistics=FeatureStatistics(
+            "means of the deeper features, each radiograph as it is and distorted",
+            clean.shape[1],
+            len(fit),
+        ),
         figures_from=figures_from(report, spoilt, len(folds)),
         sources=lungs_heart_sources(config, fit),
         config=told(saved["config"]),
@@ -165,6 +178,12 @@ def ship_lungs_heart(run: Path, folds: Sequence[Path], to: Path) -> Manifest:
     )
     tensors = {**arrays(network), **usual.tensors()}
     return write_manifest(to, manifest, tensors)
+
+
+def dice_of(report: Mapping[str, Any], organ: str) -> Metric:
+    """An organ's mean Dice with its interval."""
+    low, high = report["dice_ci95"][organ]
+    return Metric(dice=round(report["dice"][organ], 4), low=round(low, 4), high=round(high, 4))
 
 
 def figures_from(

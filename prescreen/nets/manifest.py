@@ -33,8 +33,8 @@ class Metric:
     """How good the weights are at one label, on patients they were not trained on.
 
     `low` and `high` bound the 95 % interval of the AUROC; sensitivity and specificity are at the
-    threshold; `by_view` has the figures of PA and AP alone. For an organ, `dice` is its mean and
-    the rest is None.
+    threshold; `by_view` has the figures of PA and AP alone. For an organ, `dice` is its mean, `low`
+    and `high` are of that, and the rest is None.
     """
 
     auroc: float | None = None

@@ -436,5 +436,7 @@ def test_lungs_and_heart_are_judged_without_an_index(tmp_path: Path) -> None:
     report = json.loads((tmp_path / "l.json").read_text())
     assert report["n"] == 2 and set(report["dice"]) == set(ORGANS)
     assert all(0 <= value <= 1 for value in report["dice"].values())
+    for organ, (low, high) in report["dice_ci95"].items():
+        assert low <= report["dice"][organ] <= high
     assert report["ctr_mae"] is None and set(report["by_source"]) == {"made"}
     assert (tmp_path / "l_worst.png").is_file()

@@ -139,6 +139,11 @@ def test_both_networks_ship_what_the_node_loads(house: Path) -> None:
         written.figures_from
     )
     assert written.sources[0].count == 10, "masks that it was trained on"
+    for metric in written.metrics.values():
+        assert metric.low is not None and metric.dice is not None and metric.high is not None
+        assert metric.low <= metric.dice <= metric.high
+    statistics = written.feature_statistics
+    assert statistics is not None and statistics.features > 0 and statistics.radiographs
     assert "9 radiographs of 9 patients, each judged by one of 2 networks" in told.figures_from
     model = Screener(to, device="cpu").model
     assert model.findings.sha256 == told.sha256
