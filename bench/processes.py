@@ -42,9 +42,15 @@ def children(pid: int) -> list[int]:
     """The living descendants of a process."""
     found: list[int] = []
     for listed in Path(f"/proc/{pid}/task").glob("*/children"):
-        for child in map(int, listed.read_text().split()):
-            found += [child, *children(child)]
+        found += [one for child in _listed(listed) for one in (child, *children(child))]
     return found
+
+
+def _listed(file: Path) -> list[int]:
+    """The children of a thread; of one that ended meanwhile none."""
+    with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+        return [int(child) for child in file.read_text().split()]
+    return []
 
 
 def children_cpu_ms(pid: int) -> float:
