@@ -157,20 +157,20 @@ def _refuse_misfits(path: Path, found: State, backbone: str) -> None:
 def published(backbone: str, drawn_by: str) -> dict[str, Tensor]:
     """ImageNet weights for a backbone; of what draws lungs and heart in it, those of `drawn_by`."""
     together = backbone.removesuffix("+drawing")
-    state = teacher.imagenet(together)
     if together == backbone:
-        return state
+        return teacher.imagenet(backbone)
     drawn = drawing(drawn_by)
     if drawn.name != "unet_efficientnet_lite0":
         raise DataError(
             f"{drawn_by}: {backbone} takes the encoder of unet_efficientnet_lite0, and "
             f"this run is of {drawn.name}; name another or choose --backbone {together}"
         )
-    if "+" not in together:
-        state = {f"{together.removeprefix('efficientnet_')}.{k}": v for k, v in state.items()}
-    state |= {f"drawing.{name}": value for name, value in drawn.network.state_dict().items()}
-    known = BACKBONES[backbone].build().state_dict()
-    return {name: value for name, value in state.items() if name in known}
+    built = BACKBONES[backbone].build()
+    encoders = [name for name, _ in built.named_children() if name != "drawing"]
+    states = {name: teacher.imagenet(f"efficientnet_{name}") for name in encoders}
+    states["drawing"] = drawn.network.state_dict()
+    state = {f"{name}.{k}": v for name, own in states.items() for k, v in own.items()}
+    return {name: state[name] for name in built.state_dict() if name in state}
 
 
 def rounded(backbone: nn.Module) -> None:

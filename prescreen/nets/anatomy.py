@@ -14,7 +14,7 @@ RULE = 2
 #: Cells to a side that the findings' features are weighted by, in training and in use.
 CELLS = 64
 
-Places = npt.NDArray[np.intp]
+_Places = npt.NDArray[np.intp]
 
 
 def anatomy_of(sigmoids: FloatArray) -> Anatomy:
@@ -94,7 +94,7 @@ def filled(mask: BoolArray) -> BoolArray:
     return result
 
 
-def _runs(mask: BoolArray) -> tuple[Places, Places, Places]:
+def _runs(mask: BoolArray) -> tuple[_Places, _Places, _Places]:
     """Row, first column and last column + 1 of every run of True, in reading order."""
     padded = np.zeros((mask.shape[0], mask.shape[1] + 2), dtype=np.int8)
     padded[:, 1:-1] = mask
@@ -104,7 +104,7 @@ def _runs(mask: BoolArray) -> tuple[Places, Places, Places]:
     return rows, starts, np.flatnonzero(edges == -1) % (mask.shape[1] + 1)
 
 
-def _touching(rows: Places, starts: Places, ends: Places, width: int) -> tuple[Places, Places]:
+def _touching(rows: _Places, starts: _Places, ends: _Places, width: int) -> tuple[_Places, _Places]:
     """Pairs of runs, the upper and the lower, that lie in adjacent rows and share a column."""
     place = rows * (width + 1)
     # of the runs of the row above, those that end after this one starts and start before it ends
@@ -116,7 +116,7 @@ def _touching(rows: Places, starts: Places, ends: Places, width: int) -> tuple[P
     return upper + np.repeat(first, count), lower
 
 
-def _pieces(count: int, touching: tuple[Places, Places]) -> Places:
+def _pieces(count: int, touching: tuple[_Places, _Places]) -> _Places:
     """For each run the first run of its piece: union-find over those that touch."""
     parent = list(range(count))
 
@@ -132,7 +132,7 @@ def _pieces(count: int, touching: tuple[Places, Places]) -> Places:
     return np.array([root(i) for i in range(count)])
 
 
-def _painted(shape: tuple[int, ...], rows: Places, starts: Places, ends: Places) -> BoolArray:
+def _painted(shape: tuple[int, ...], rows: _Places, starts: _Places, ends: _Places) -> BoolArray:
     """A mask of these runs."""
     result = np.zeros(shape, dtype=np.bool_)
     for row, start, end in zip(rows.tolist(), starts.tolist(), ends.tolist(), strict=True):
