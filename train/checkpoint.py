@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -48,6 +49,16 @@ def read(path: Path) -> dict[str, Any]:
     if not isinstance(saved, dict) or "config" not in saved:
         raise DataError(f"{path} is no checkpoint of a run: name the last.pt of a finished one")
     return saved
+
+
+def is_best(scores: Sequence[float]) -> bool:
+    """Whether the last epoch has the best score so far."""
+    return scores[-1] >= max(scores)
+
+
+def tired(scores: Sequence[float], patience: int) -> bool:
+    """Whether the last `patience` epochs were none better than the best before them."""
+    return len(scores) > patience and max(scores[-patience:]) <= max(scores[:-patience])
 
 
 def counting(folder: Path) -> Path:

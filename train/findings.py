@@ -358,7 +358,7 @@ def main(config: Config) -> Path:
     run = Run(student, average, optimiser, train, taught)
     plan = [phase for phase in phases(config.schedule) for _ in range(phase[2])]
 
-    while len(log) < len(plan) and not (config.stopping and tired(log, config.patience)):
+    while len(log) < len(plan) and not tired(config, log):
         epoch = len(log)
         what, size, _ = plan[epoch]
         began = time.monotonic()
@@ -375,7 +375,7 @@ def main(config: Config) -> Path:
         log.append(entry | {"images_s": rate, "seconds": round(time.monotonic() - began)})
         machine.say(json.dumps(log[-1]))
         if machine.rank() == 0:
-            best = bool(config.stopping) and is_best(log)
+            best = bool(config.stopping) and checkpoint.is_best(mean_auroc(log))
             checkpoint.save(folder, config, student, average, optimiser, log, best)
             curves.keep(folder, log)
         machine.wait()
@@ -467,16 +467,14 @@ def validated(config: Config, average: Student, part: Part, size: int) -> dict[s
     return {"auroc_masked": areas[0], "auroc_unmasked": areas[1]}
 
 
-def is_best(log: checkpoint.Log) -> bool:
-    """Whether the last epoch has the best mean AUROC so far."""
-    areas = [float(entry.get("auroc_masked", 0.0)) for entry in log]
-    return areas[-1] >= max(areas)
+def mean_auroc(log: checkpoint.Log) -> list[float]:
+    """Of each epoch, what early stopping goes by; 0 where nothing was looked at."""
+    return [float(entry.get("auroc_masked", 0.0)) for entry in log]
 
 
-def tired(log: checkpoint.Log, patience: int) -> bool:
-    """Whether the last `patience` epochs were none better than the best before them."""
-    areas = [float(entry.get("auroc_masked", 0.0)) for entry in log]
-    return len(areas) > patience and max(areas[-patience:]) <= max(areas[:-patience])
+def tired(config: Config, log: checkpoint.Log) -> bool:
+    """Whether early stopping ends the run here."""
+    return bool(config.stopping) and checkpoint.tired(mean_auroc(log), config.patience)
 
 
 def counted(folder: Path) -> tuple[Config, Student, int]:

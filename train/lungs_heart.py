@@ -232,14 +232,14 @@ def main(config: Config) -> Path:
     run = Run(machine.shared(network), average, optimiser, train, weight)
     watched = stopping if config.stopping else held
 
-    while len(log) < config.epochs and not (config.stopping and tired(log, config.patience)):
+    while len(log) < config.epochs and not tired(config, log):
         began = time.monotonic()
         loss = one_epoch(config, run, len(log))
         scores = machine.as_the_first_found(lambda: validate(average, watched))
         log.append({"epoch": len(log) + 1, "loss": loss, "dice": scores})
         machine.say(f"{json.dumps(log[-1])} {time.monotonic() - began:.0f} s")
         if machine.rank() == 0:
-            best = bool(config.stopping) and is_best(log)
+            best = bool(config.stopping) and checkpoint.is_best(mean_dice(log))
             checkpoint.save(folder, config, network, average, optimiser, log, best)
             curves.keep(folder, log)
         machine.wait()
@@ -275,16 +275,9 @@ def one_epoch(config: Config, run: Run, epoch: int) -> float:
     return round(total / steps, 4)
 
 
-def is_best(log: checkpoint.Log) -> bool:
-    """Whether the last epoch has the best mean Dice so far."""
-    means = mean_dice(log)
-    return means[-1] >= max(means)
-
-
-def tired(log: checkpoint.Log, patience: int) -> bool:
-    """Whether the last `patience` epochs were none better than the best before them."""
-    means = mean_dice(log)
-    return len(means) > patience and max(means[-patience:]) <= max(means[:-patience])
+def tired(config: Config, log: checkpoint.Log) -> bool:
+    """Whether early stopping ends the run here."""
+    return bool(config.stopping) and checkpoint.tired(mean_dice(log), config.patience)
 
 
 def fold_of(config: Config, name: str) -> int:

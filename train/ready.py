@@ -30,7 +30,7 @@ def refuse_lungs_heart(run: Path, folds: Sequence[Path]) -> None:
 def _of_findings(run: Path) -> Config:
     saved = checkpoint.read(run / "last.pt")
     config = findings_run.settled(findings_run.Config(**saved["config"]))
-    stopped = bool(config.stopping) and findings_run.tired(saved["log"], config.patience)
+    stopped = findings_run.tired(config, saved["log"])
     planned = sum(epochs for _, _, epochs in findings_run.phases(config.schedule))
     _refuse_unfinished(run, len(saved["log"]), planned, stopped)
     return asdict(config)
@@ -39,7 +39,7 @@ def _of_findings(run: Path) -> Config:
 def _of_lungs_heart(run: Path) -> Config:
     saved = checkpoint.read(run / "last.pt")
     config = lungs_heart.Config(**saved["config"])
-    stopped = bool(config.stopping) and lungs_heart.tired(saved["log"], config.patience)
+    stopped = lungs_heart.tired(config, saved["log"])
     _refuse_unfinished(run, len(saved["log"]), config.epochs, stopped)
     named = {"network": lungs_heart.network_of(saved["config"]), "teacher": bool(config.teacher)}
     return asdict(config) | named

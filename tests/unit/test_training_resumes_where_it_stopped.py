@@ -360,8 +360,11 @@ def test_every_run_leaves_its_curves(house: Path) -> None:
 
 def test_early_stopping_ends_when_nothing_gets_better() -> None:
     log = [{"auroc_masked": area} for area in (0.6, 0.7, 0.65, 0.69)]
-    assert not findings.tired(log, 3) and findings.tired(log, 2)
-    assert findings.is_best(log[:2]) and not findings.is_best(log[:3])
+    patient, hasty = (dataclasses.replace(CLASSIFY, stopping=0.1, patience=n) for n in (3, 2))
+    assert not findings.tired(patient, log) and findings.tired(hasty, log)
+    assert not findings.tired(dataclasses.replace(hasty, stopping=0.0), log)
+    scores = findings.mean_auroc(log)
+    assert checkpoint.is_best(scores[:2]) and not checkpoint.is_best(scores[:3])
 
 
 @pytest.mark.parametrize("backbone", ["efficientnet_lite0", "efficientnet_lite0+2", STAGES])
