@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import datetime
 import errno
@@ -16,7 +17,6 @@ import mmap
 import os
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -51,14 +51,33 @@ _STARTED = time.time()
 def is_untouched(path: Path, kept_at: datetime.datetime | None) -> bool:
     """Whether a file is surely what was written before `kept_at`, moments ago; OSError.
 
-    What was written while this process lived, and not touched since (ctime), is read from the
-    kernel's memory as it went in: to digest it again would test no disk. Whatever is in doubt, a
-    clock that was put back among it, is not sure.
+    What was written while this process lived, and neither touched (ctime) nor let go since, is
+    read from the kernel's memory as it went in: to digest it again would test no disk. Whatever is
+    in doubt, a clock that was put back among it, is not sure.
     """
     if kept_at is None:
         return False
     changed, now = path.stat().st_ctime, time.time()
     return _STARTED <= changed <= kept_at.timestamp() <= now <= changed + FRESH
+
+
+def let_go(path: Path) -> None:
+    """Let the kernel drop the content of a durable file that nobody is likely to read soon.
+
+    Left to itself it keeps the megabytes of every study, for which what is used over and over makes
+    way; and new memory for the next study costs more than writing it, above all where a host lends
+    it. Whoever reads the file later reads the disk: it is no longer untouched. What cannot be
+    dropped stays.
+    """
+    with contextlib.suppress(OSError):
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+            status = os.fstat(descriptor)
+            # sets ctime, by which `is_untouched` goes, and leaves what a sweep goes by
+            os.utime(descriptor, ns=(status.st_atime_ns, status.st_mtime_ns))
+        finally:
+            os.close(descriptor)
 
 
 @dataclass(frozen=True)
@@ -141,7 +160,7 @@ class Intake:
         self._on_its_way = self._size
 
 
-@contextmanager
+@contextlib.contextmanager
 def mapped(where: Path) -> Iterator[None]:
     """Turn an OSError into OutOfResources where it may pass, else into StoreError."""
     try:

@@ -1,0 +1,104 @@
+"""What was screened or sent leaves the kernel's memory, and is digested if it is read again."""
+
+from __future__ import annotations
+
+import datetime
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from pydicom.uid import CTImageStorage
+
+from prescreen import pipeline
+from prescreen.dicom.decode import Decoder
+from prescreen.errors import UnusableImage
+from prescreen.pipeline import Route
+from prescreen.store import intake
+from prescreen.store.spool import Spool
+from tests.parcels import SUCCESS, Parcels, chest
+from tests.store_bench import PACS, StoreBench
+
+
+class Watched(set[int]):
+    """Inodes whose content the kernel was told to drop."""
+
+    def has(self, path: Path) -> bool:
+        return path.stat().st_ino in self
+
+
+@pytest.fixture
+def dropped(monkeypatch: pytest.MonkeyPatch) -> Watched:
+    watched, real = Watched(), os.posix_fadvise
+
+    def advise(descriptor: int, offset: int, length: int, advice: int) -> None:
+        assert (offset, length, advice) == (0, 0, os.POSIX_FADV_DONTNEED)
+        watched.add(os.fstat(descriptor).st_ino)
+        real(descriptor, offset, length, advice)
+
+    monkeypatch.setattr(os, "posix_fadvise", advise)
+    return watched
+
+
+@pytest.fixture
+def parcels(tmp_path: Path) -> Iterator[Parcels]:
+    with Decoder() as decoder:
+        parcels = Parcels(tmp_path / "data", decoder)
+        yield parcels
+        parcels.bench.engine.dispose()
+
+
+def _received(parcels: Parcels) -> Path:
+    (path,) = (path for path in parcels.files() if "received" in path.parts)
+    return path
+
+
+def test_a_radiograph_makes_room_once_it_is_answered(parcels: Parcels, dropped: Watched) -> None:
+    assert parcels.keep(chest()) == SUCCESS
+    received = _received(parcels)
+    assert not dropped.has(received), "it is about to be screened"
+    parcels.answer()
+    assert dropped.has(received)
+
+
+def test_what_is_not_screened_makes_room_at_once(parcels: Parcels, dropped: Watched) -> None:
+    assert parcels.keep(chest(SOPClassUID=CTImageStorage, Modality="CT")) == SUCCESS
+    assert dropped.has(_received(parcels))
+
+
+class Peer:
+    """Takes all it is sent."""
+
+    def send(self, part10: Path | bytes) -> int:
+        return 0x0000
+
+
+def test_a_result_makes_room_once_it_is_delivered(tmp_path: Path, dropped: Watched) -> None:
+    bench = StoreBench(tmp_path)
+    bench.destinations.go_live("pacs", "me", "test")
+    bench.screened("1.2.1", PACS)
+    (delivery,) = bench.outbox.claim("pacs", 60)
+    delivery.path.parent.mkdir(exist_ok=True)
+    delivery.path.write_bytes(b"a report")
+    route = Route(PACS, bench.outbox, Peer(), lambda: bench.now)  # type: ignore[arg-type]
+    pipeline.deliver([delivery], route)
+    assert dropped.has(delivery.path)
+
+
+def test_what_was_let_go_is_digested_before_it_is_read_again(tmp_path: Path) -> None:
+    spool = Spool(tmp_path)
+    kept = spool.keep(b"whole" * 100)
+    came = kept.path.stat().st_mtime_ns
+    now = datetime.datetime.now(datetime.UTC)
+    spool.verify(kept.path, "0" * 64, now)  # untouched: not digested
+    while kept.path.stat().st_ctime <= now.timestamp():  # the kernel's clock for files ticks slowly
+        intake.let_go(kept.path)
+    spool.verify(kept.path, kept.sha256, now)
+    with pytest.raises(UnusableImage, match="not what was kept"):
+        spool.verify(kept.path, "0" * 64, now)
+    assert kept.path.read_bytes() == b"whole" * 100
+    assert kept.path.stat().st_mtime_ns == came, "by which a sweep tells its age"
+
+
+def test_what_is_gone_cannot_be_let_go_and_is_no_error(tmp_path: Path) -> None:
+    intake.let_go(tmp_path / "nothing.dcm")
