@@ -23,6 +23,8 @@ _IMAGENET_STD: Triple = (0.229, 0.224, 0.225)
 _LITE_MEAN, _LITE_STD = 127 / 255, 128 / 255
 #: Below this a square has no root that could be learnt through.
 _LEAST = 1e-6
+#: Pixels to a side of a cell of the coarsest stage.
+_CELL = 32
 
 
 @dataclass(frozen=True)
@@ -98,19 +100,16 @@ class Stages(nn.Module):
         return tuple(width for width in each for _ in range(1 + spread))
 
     def forward(self, pictures: Tensor) -> Tensor:
-        side = pictures.shape[-1] // 32
         found: list[Tensor] = []
         for name in self._encoders:
-            levels = self.get_submodule(name)(pictures)
-            found += [_in_cells(x, side) for x in levels]
+            # known beforehand, not read off a level: torch 2.6 could not trace that
+            cells = [_CELL // stride for stride in lite.strides(*_ENCODERS[name])]
+            levels = list(zip(self.get_submodule(name)(pictures), cells, strict=True))
+            found += [functional.avg_pool2d(x, cell) for x, cell in levels]
             if self._spread:
-                found += [_in_cells(x * x, side).clamp_min(_LEAST).sqrt() for x in levels]
+                squares = [functional.avg_pool2d(x * x, cell) for x, cell in levels]
+                found += [mean.clamp_min(_LEAST).sqrt() for mean in squares]
         return torch.cat(found, dim=1)
-
-
-def _in_cells(x: Tensor, side: int) -> Tensor:
-    """(N, C, h, w) averaged over (side, side) cells."""
-    return functional.avg_pool2d(x, x.shape[-1] // side)
 
 
 def _stages(*encoders: str, spread: bool) -> Backbone:

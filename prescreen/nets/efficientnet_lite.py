@@ -6,6 +6,7 @@ those weights mean here what they meant there.
 
 from __future__ import annotations
 
+import math
 from typing import cast
 
 import torch
@@ -113,6 +114,11 @@ class Encoder(nn.Module):
 def widths(stages: Stages, seen: tuple[int, ...]) -> tuple[int, ...]:
     """How many features each of the stages `seen` gives."""
     return tuple(stages[i][1] for i in seen)
+
+
+def strides(stages: Stages, seen: tuple[int, ...]) -> tuple[int, ...]:
+    """How many pixels to a side one feature of each of the stages `seen` stands for."""
+    return tuple(2 * math.prod(stage[4] for stage in stages[: i + 1]) for i in seen)
 
 
 def levels(
