@@ -11,6 +11,7 @@ from typing import Any
 from prescreen.audience import attention_of, for_audience, reaches_bar
 from prescreen.dicom import capture, narrative, presentation, regions, report, segmentation
 from prescreen.dicom.attention_page import portions
+from prescreen.dicom.capture import Sheet
 from prescreen.dicom.document import Document, Predecessor
 from prescreen.dicom.language import ENGLISH
 from prescreen.dicom.transcoding import in_unicode
@@ -281,32 +282,31 @@ def _page(
     )
 
 
-def _shared(study: _Study, item: ResultObject, result: ImageResult, number: int) -> dict[str, Any]:
-    """What every page of an image is made with."""
+def _sheet(
+    study: _Study, item: ResultObject, image: Image, result: ImageResult, number: int
+) -> Sheet:
+    """What a page of an image is made with, whatever it shows."""
     edition = study.edition
-    return {
-        "settings": edition.settings,
-        "made": edition.made,
-        "series_instance_uid": item.series_instance_uid,
-        "sop_instance_uid": item.sop_instance_uid,
-        "instance_number": number,
-        "replaces": edition.replaced.made if edition.replaced else None,
-        "below_bar": edition.below_bar([result]),
-        "patient": study.images[-1].source,
-    }
+    return Sheet(
+        image.source,
+        result,
+        edition.model,
+        settings=edition.settings,
+        made=edition.made,
+        series_instance_uid=item.series_instance_uid,
+        sop_instance_uid=item.sop_instance_uid,
+        instance_number=number,
+        replaces=edition.replaced.made if edition.replaced else None,
+        below_bar=edition.below_bar([result]),
+        patient=study.images[-1].source,
+    )
 
 
 def _capture(study: _Study, image: Image, result: ImageResult, series: str, number: int) -> Written:
-    edition = study.edition
-    item = _page(edition, result, series, number)
-    page = capture.capture(
-        image.source,
-        image.picture(),
-        image.screening.anatomy if image.screening else None,
-        result,
-        edition.model,
-        **_shared(study, item, result, number),
-    )
+    item = _page(study.edition, result, series, number)
+    anatomy = image.screening.anatomy if image.screening else None
+    sheet = _sheet(study, item, image, result, number)
+    page = capture.capture(sheet, image.picture(), anatomy)
     return Written(item, page.part10, page.pixels)
 
 
@@ -321,13 +321,6 @@ def _attention_captures(study: _Study) -> Iterator[Written]:
         for place, maps in enumerate(pages, start=1):
             number = next(numbers)
             item = _page(study.edition, result, series, number, "attention")
-            page = capture.attention_capture(
-                image.source,
-                radiograph,
-                maps,
-                result,
-                study.edition.model,
-                number=(place, len(pages)),
-                **_shared(study, item, result, number),
-            )
+            sheet = _sheet(study, item, image, result, number)
+            page = capture.attention_capture(sheet, radiograph, maps, (place, len(pages)))
             yield Written(item, page.part10, page.pixels)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import datetime
 import io
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 
 import pydicom
 from PIL import Image
@@ -45,121 +45,120 @@ class Capture:
     pixels: Page
 
 
-def capture(
-    source: pydicom.Dataset,
-    radiograph: Radiograph | None,
-    anatomy: Anatomy | None,
-    result: ImageResult,
-    model: Model,
-    *,
-    settings: Report,
-    made: datetime.datetime,
-    series_instance_uid: str,
-    sop_instance_uid: str,
-    instance_number: int = 1,
-    replaces: datetime.datetime | None = None,
-    below_bar: frozenset[str] = frozenset(),
-    patient: pydicom.Dataset | None = None,
-) -> Capture:
-    """The capture of one image; the same arguments give the same bytes.
+@dataclass(frozen=True, eq=False)
+class Sheet:
+    """What a page is of, and how it is filed; the same sheet gives the same bytes.
 
-    `result` is as the audience may see it; where it is not screened the page is a notice that
-    says so and why, with the radiograph if there is one. `replaces` is when the capture of this
-    image that this one replaces was made. Findings in `below_bar` are marked as evaluation only.
-    `patient` is the data set that patient and study are taken from, where another one of the study
-    was corrected since.
-    Native Explicit VR Little Endian: RLE would halve the bytes and take four times the processor
-    time of all the rest.
+    `source` is the image's data set, `result` what is said of it, as the audience may see it;
+    `made` is when, and `replaces` when the page that this one replaces was made (aware). Findings
+    in `below_bar` are marked as evaluation only. `patient` is the data set that patient and study
+    are taken from, where another one of the study was corrected since.
     """
-    local, before = _local_times(source, made, replaces)
+
+    source: pydicom.Dataset
+    result: ImageResult
+    model: Model
+    _: KW_ONLY
+    settings: Report
+    made: datetime.datetime
+    series_instance_uid: str
+    sop_instance_uid: str
+    instance_number: int = 1
+    replaces: datetime.datetime | None = None
+    below_bar: frozenset[str] = frozenset()
+    patient: pydicom.Dataset | None = None
+
+    @property
+    def local_made(self) -> datetime.datetime:
+        """When it is made, by the clock of the source."""
+        return local_time(self.source, self.made)
+
+    @property
+    def local_replaces(self) -> datetime.datetime | None:
+        """When the page that it replaces was made, by the same clock."""
+        return None if self.replaces is None else local_time(self.source, self.replaces)
+
+    @property
+    def words(self) -> wording.Words:
+        """The words of the settings' language that the study's character set has."""
+        return wording.fitting(self.settings.language, self._patient)
+
+    @property
+    def _patient(self) -> pydicom.Dataset:
+        return self.patient or self.source
+
+    def filed(self, pixels: Page, composed: str, title: str, offset: int) -> Capture:
+        """The page as a DICOM file; `composed` says in words what it is made of.
+
+        `offset` is added to the series number of the settings. Native Explicit VR Little Endian:
+        RLE would halve the bytes and take four times the processor time of all the rest.
+        """
+        elements = patient_and_study(self._patient, self.result.header.study_instance_uid)
+        elements.put("SOPClassUID", SECONDARY_CAPTURE)
+        elements.put("SOPInstanceUID", self.sop_instance_uid)
+        put_times(elements, self.local_made)
+        put_equipment(elements, self.settings.manufacturer, self.model, self.local_made)
+        _put_series(elements, self.source, title)
+        elements.put("SeriesInstanceUID", self.series_instance_uid)
+        elements.put("SeriesNumber", str(self.settings.series_number + offset))
+        banner = self.words.catalogue.says.banner
+        elements.put("DerivationDescription", f"{banner}: {composed}".encode())
+        _put_image(elements, self.source, self.result, self.instance_number)
+        _put_pixel_description(elements, pixels)
+        # Pixel Data is the last element: five megabytes that are copied once, not at every joint
+        encoded = (elements.encoded(), pixel_data_head(pixels.nbytes), pixels.data)
+        file = part10(SECONDARY_CAPTURE, self.sop_instance_uid, IMPLEMENTATION, encoded)
+        return Capture(file, pixels)
+
+
+def capture(sheet: Sheet, radiograph: Radiograph | None, anatomy: Anatomy | None) -> Capture:
+    """The capture of one image.
+
+    Where it is not screened the page is a notice that says so and why, with the radiograph if there
+    is one.
+    """
     pixels = draw(
-        result, radiograph, anatomy, model, settings, local, replaces=before, below_bar=below_bar
+        sheet.result,
+        radiograph,
+        anatomy,
+        sheet.model,
+        sheet.settings,
+        sheet.local_made,
+        replaces=sheet.local_replaces,
+        below_bar=sheet.below_bar,
     )
-    words = wording.fitting(settings.language, patient or source).catalogue
-    screened = result.outcome is Outcome.SCREENED
-    title = words.titles.capture if screened else words.titles.notice
-    uids = series_instance_uid, sop_instance_uid
-    sheet = _Sheet(source, patient or source, result, model, settings, local, *uids)
-    return sheet.filed(pixels, words.says.composed, instance_number, title, 1)
+    words = sheet.words.catalogue
+    is_screened = sheet.result.outcome is Outcome.SCREENED
+    title = words.titles.capture if is_screened else words.titles.notice
+    return sheet.filed(pixels, words.says.composed, title, 1)
 
 
 def attention_capture(
-    source: pydicom.Dataset,
+    sheet: Sheet,
     radiograph: Radiograph,
     maps: Mapping[str, FloatArray],
-    result: ImageResult,
-    model: Model,
-    *,
-    settings: Report,
-    made: datetime.datetime,
-    series_instance_uid: str,
-    sop_instance_uid: str,
-    instance_number: int = 1,
     number: tuple[int, int] = (1, 1),
-    replaces: datetime.datetime | None = None,
-    below_bar: frozenset[str] = frozenset(),
-    patient: pydicom.Dataset | None = None,
 ) -> Capture:
     """A page of where the network looked, in a series of its own.
 
     Many viewers list a series under the picture of one of its images: under that of the findings
     stands what was found.
     `maps` are attention maps, (h, w) of 0…1, that may leave, by label and in order; `number` is
-    which of how many such pages it is. The rest is as for `capture`.
+    which of how many such pages it is.
     """
-    local, before = _local_times(source, made, replaces)
-    looked = Looked(result, maps, model, local, before, below_bar, number)
-    pixels = draw_attention(looked, radiograph, settings)
-    words = wording.fitting(settings.language, patient or source).catalogue
-    uids = series_instance_uid, sop_instance_uid
-    sheet = _Sheet(source, patient or source, result, model, settings, local, *uids)
-    title, offset = words.titles.capture_looked, SERIES_OF_ATTENTION
-    return sheet.filed(pixels, words.looked.composed, instance_number, title, offset)
-
-
-def _local_times(
-    source: pydicom.Dataset, made: datetime.datetime, replaces: datetime.datetime | None
-) -> tuple[datetime.datetime, datetime.datetime | None]:
-    return local_time(source, made), None if replaces is None else local_time(source, replaces)
-
-
-@dataclass(frozen=True, eq=False)
-class _Sheet:
-    """Where a page is filed, and under which patient; `local` is by the clock of the source."""
-
-    source: pydicom.Dataset
-    patient: pydicom.Dataset
-    result: ImageResult
-    model: Model
-    settings: Report
-    local: datetime.datetime
-    series_instance_uid: str
-    sop_instance_uid: str
-
-    def filed(
-        self, pixels: Page, composed: str, instance_number: int, title: str, offset: int
-    ) -> Capture:
-        """The page as a DICOM file; `composed` says in words what it is made of.
-
-        `offset` is added to the series number of the settings.
-        """
-        words = wording.fitting(self.settings.language, self.patient)
-        elements = patient_and_study(self.patient, self.result.header.study_instance_uid)
-        elements.put("SOPClassUID", SECONDARY_CAPTURE)
-        elements.put("SOPInstanceUID", self.sop_instance_uid)
-        put_times(elements, self.local)
-        put_equipment(elements, self.settings.manufacturer, self.model, self.local)
-        _put_series(elements, self.source, title)
-        elements.put("SeriesInstanceUID", self.series_instance_uid)
-        elements.put("SeriesNumber", str(self.settings.series_number + offset))
-        banner = words.catalogue.says.banner
-        elements.put("DerivationDescription", f"{banner}: {composed}".encode())
-        _put_image(elements, self.source, self.result, instance_number)
-        _put_pixel_description(elements, pixels)
-        # Pixel Data is the last element: five megabytes that are copied once, not at every joint
-        encoded = (elements.encoded(), pixel_data_head(pixels.nbytes), pixels.data)
-        file = part10(SECONDARY_CAPTURE, self.sop_instance_uid, IMPLEMENTATION, encoded)
-        return Capture(file, pixels)
+    looked = Looked(
+        sheet.result,
+        maps,
+        sheet.model,
+        sheet.local_made,
+        sheet.local_replaces,
+        sheet.below_bar,
+        number,
+    )
+    pixels = draw_attention(looked, radiograph, sheet.settings)
+    words = sheet.words.catalogue
+    composed, title = words.looked.composed, words.titles.capture_looked
+    return sheet.filed(pixels, composed, title, SERIES_OF_ATTENTION)
 
 
 def png(pixels: Page) -> bytes:

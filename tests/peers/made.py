@@ -6,7 +6,7 @@ from typing import Any
 
 import pydicom
 
-from prescreen.dicom.capture import attention_capture, capture
+from prescreen.dicom.capture import Sheet, attention_capture, capture
 from prescreen.dicom.document import Document, Predecessor
 from prescreen.dicom.narrative import narrative_report
 from prescreen.dicom.presentation import presentation_state
@@ -41,16 +41,15 @@ def every_kind(
     def document(number: int, result: Any, **more: Any) -> Document:
         return results.document(source, [result], settings=settings, **uids(number), **more)
 
+    def sheet(number: int, result: Any) -> Sheet:
+        return Sheet(source, result, results.model(), **common, **uids(number))
+
     def page(number: int, result: Any) -> bytes:
-        keywords = common | uids(number)
-        anatomy, model = results.anatomy(), results.model()
-        return capture(source, radiograph, anatomy, result, model, **keywords).part10
+        return capture(sheet(number, result), radiograph, results.anatomy()).part10
 
     def looked(number: int) -> bytes:
         picture = radiograph or results.radiograph((300, 280))
-        keywords, maps = common | uids(number), results.attention()
-        model = results.model()
-        return attention_capture(source, picture, maps, screened, model, **keywords).part10
+        return attention_capture(sheet(number, screened), picture, results.attention()).part10
 
     report = measurement_report(document(1, screened))
     anatomies = {screened.header.sop_instance_uid: results.anatomy()}

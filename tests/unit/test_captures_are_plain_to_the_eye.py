@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from prescreen.dicom import ink, page, wording
-from prescreen.dicom.capture import Capture, capture, png
+from prescreen.dicom.capture import Capture, Sheet, capture, png
 from prescreen.settings import URGENCY, Report
 from prescreen.study import LABELS, Anatomy, FindingState, ImageResult, Radiograph
 from tests import results
@@ -41,14 +41,9 @@ def _capture(
         "series_instance_uid": results.SERIES_UID,
         "sop_instance_uid": results.SOP_UID,
     }
-    return capture(
-        source,
-        radiograph,
-        anatomy,
-        result or results.screened(source),
-        results.model(),
-        **(fixed | more),
-    )
+    result = result or results.screened(source)
+    sheet = Sheet(source, result, results.model(), **(fixed | more))
+    return capture(sheet, radiograph, anatomy)
 
 
 def _read(made: Capture) -> pydicom.Dataset:

@@ -8,7 +8,7 @@ import numpy as np
 import pydicom
 import pytest
 
-from prescreen.dicom.capture import capture
+from prescreen.dicom.capture import Sheet, capture
 from prescreen.dicom.egress import check
 from prescreen.errors import UnfitObject
 from prescreen.settings import Report
@@ -177,10 +177,8 @@ def test_a_source_with_next_to_nothing_is_enough() -> None:
 def test_numbers_are_not_lost_in_the_pixels() -> None:
     """The capture's pixels are read back as they were drawn."""
     source = results.chest()
-    made = capture(
+    sheet = Sheet(
         source,
-        None,
-        None,
         results.screened(source),
         results.model(),
         settings=Report(),
@@ -188,4 +186,5 @@ def test_numbers_are_not_lost_in_the_pixels() -> None:
         series_instance_uid=results.SERIES_UID,
         sop_instance_uid=results.SOP_UID,
     )
+    made = capture(sheet, None, None)
     assert np.array_equal(pydicom.dcmread(io.BytesIO(made.part10)).pixel_array, made.pixels)
