@@ -61,6 +61,14 @@ _SEEN = re.compile(
 )
 
 
+#: The same as bytes in lower case, as far as ASCII has cases; names in both cases of their own.
+_AS_BYTES = {
+    told.encode().lower()
+    for name in ("canary", BIRTH_DATE, "1917-11-07", *NAMES)
+    for told in (name, name.lower(), name.upper())
+}
+
+
 def plant(ds: Dataset) -> None:
     """Give a data set a patient, an order and a place that nobody may hear of."""
     for keyword, value in PLANTED.items():
@@ -97,3 +105,9 @@ def seen(text: str) -> list[str]:
         start = max(text.rfind("\n", 0, match.start()) + 1, match.start() - 80)
         found.append(text[start : match.end() + 60].split("\n", 1)[0])
     return found
+
+
+def may_be_in(content: bytes) -> bool:
+    """Whether it is worth while to look for canaries: megabytes of numbers take seconds."""
+    lowered = content.lower()
+    return any(told in lowered for told in _AS_BYTES)

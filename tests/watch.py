@@ -30,6 +30,7 @@ MARKER = "shows_patients"
 #: that lies beside each result.
 _KEEPS = ("prescreen.db", "manifest.json")
 _MOST = 8 << 20  # bytes of a file that are looked at
+_LONG = 1 << 18  # of one that is looked through first: weights
 
 
 class Watch:
@@ -74,6 +75,8 @@ class Watch:
             with path.open("rb") as file:
                 content = file.read(_MOST)
         except OSError:
+            return
+        if len(content) > _LONG and not canaries.may_be_in(content):
             return
         if not _may_keep(path, content):
             self.hear(f"{folder.name}/{path.relative_to(folder)}", content)

@@ -56,6 +56,7 @@ def test_quiet(tmp_path):
 
 def test_file(tmp_path):
     (tmp_path / "core.1").write_bytes(bytes(9) + b"CANARY^NAME")
+    (tmp_path / "core.2").write_bytes(bytes(1 << 20) + "WAŁĘSA".encode())
 
 @pytest.mark.shows_patients("a name is what it is asked for")
 def test_may():
@@ -82,7 +83,7 @@ def test_what_is_planted_is_found(tmp_path: Path) -> None:
     ).stdout
     found = set(re.findall(r"^ERROR test_leaks.py::test_(\w+)", said, re.M))
     assert found == FOUND, said
-    assert "test_file0/core.1: " in said
+    assert "test_file0/core.1: " in said and "test_file0/core.2: " in said
     assert f"{len(FOUND) + 2} passed" in said
 
 
