@@ -10,7 +10,7 @@ import numpy as np
 from prescreen.study import LABELS
 from train import boxes, figures
 from train.boxes_report import Located
-from train.chestxray14 import LabelledPicture
+from train.chestxray14 import TRAIN_VAL, LabelledPicture
 from train.figures import Counts, Numbers, Ranked
 from train.findings_report import Judged, split_of
 from train.pictures import DataError
@@ -18,6 +18,7 @@ from train.screening import Probabilities
 
 MASKING = "masking"
 ATTENTION = "attention"
+UNSEEN = "each unseen by the run that answers for it"
 _CLAIM = {
     MASKING: "weighing the features by lungs and heart raises the mean AUROC",
     ATTENTION: "multi-scale attention raises the mean AUROC",
@@ -43,11 +44,17 @@ def paired(judged: Judged, other: Probabilities) -> tuple[Judged, Probabilities]
 
 
 def compared(
-    question: str, pictures: Sequence[LabelledPicture], with_it: Numbers, without: Numbers
+    question: str,
+    pictures: Sequence[LabelledPicture],
+    with_it: Numbers,
+    without: Numbers,
+    *,
+    unseen: bool = False,
 ) -> dict[str, Any]:
     """AUROC with and without, and their difference with 95 % intervals by patient, each (n, 14).
 
-    The same patients are drawn for both, so that what is hard for both cancels.
+    The same patients are drawn for both, so that what is hard for both cancels. `unseen`: what was
+    said of a radiograph was said by networks that had not seen it.
     """
     truth = np.array([p.labels for p in pictures], dtype=bool).reshape(-1, len(LABELS))
     both = [
@@ -60,12 +67,12 @@ def compared(
     change = _differences(both, None)
     bounds = [figures.interval(_known(drawn[:, k])) for k in range(len(LABELS) + 1)]
     keys = (*LABELS, "mean")
-    report = {
+    report: dict[str, Any] = {
         "question": question,
         "claim": _CLAIM[question],
         "n": len(pictures),
         "patients": len({p.patient for p in pictures}),
-        "split": split_of(pictures)[0],
+        "split": UNSEEN if unseen else split_of(pictures)[0],
         "auroc_with": dict(zip(LABELS, found[0], strict=True)),
         "auroc_without": dict(zip(LABELS, found[1], strict=True)),
         "mean_auroc_with": _mean(found[0]),
@@ -73,8 +80,16 @@ def compared(
         "difference": dict(zip(keys, _or_none(change), strict=True)),
         "difference_ci95": dict(zip(keys, bounds, strict=True)),
     }
-    report["verdict"] = verdict(report)
+    learnt = 0 if unseen else sum(p.official_split == TRAIN_VAL for p in pictures)
+    report["verdict"] = verdict(report) + (_of_learnt(learnt) if learnt else "")
     return report
+
+
+def _of_learnt(count: int) -> str:
+    return (
+        f" The weights may have been trained on {count} of them: of radiographs that they have not "
+        "seen this says nothing."
+    )
 
 
 def maps_compared(

@@ -12,6 +12,8 @@ import numpy.typing as npt
 from prescreen.study import ORGANS
 from train.pictures import DataError, Picture, files_by_stem, read_picture, read_rows, told
 
+#: What such radiographs are for, among the sources that a manifest names.
+MASKS = "masks"
 _COLUMNS = ("source", "image", "cardiothoracic_ratio")
 
 

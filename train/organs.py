@@ -174,7 +174,11 @@ def _tile(one: Drawn) -> drawings.Tile:
 
 def lines_of(report: dict[str, Any]) -> list[str]:
     """What a person reads."""
-    lines = [f"{report['n']} radiographs", f"{'':14}{'Dice':>8}{'worst':>8}{'outline, px':>13}"]
+    lines = [
+        f"{report['n']} radiographs; {report['split']}",
+        "",
+        f"{'':14}{'Dice':>8}{'worst':>8}{'outline, px':>13}",
+    ]
     for organ in ORGANS:
         apart = report["boundary_px_by_organ"][organ]
         lines.append(

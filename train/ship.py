@@ -48,7 +48,7 @@ from train import (
 from train import findings as findings_run
 from train import lungs_heart as lungs_heart_run
 from train.figures import Numbers, Truth
-from train.masks import list_lungs_heart
+from train.masks import MASKS, list_lungs_heart
 from train.metrics import metrics_of
 from train.screening import radiograph_of
 
@@ -56,7 +56,7 @@ NORMALISATION = (
     f"squashed whole to {inputs.COMMON_SIZE} and then to the input size, antialiased bilinear; "
     f"grey scale stretched between the {inputs.STRETCH_QUANTILES} quantiles of its 64 x 64 means"
 )
-WINGSPAN = Source("Wingspan cardiothoracic ratio (Dong et al., MICCAI 2018)", "MIT", "masks", None)
+WINGSPAN = Source("Wingspan cardiothoracic ratio (Dong et al., MICCAI 2018)", "MIT", MASKS, None)
 NIH = Source(
     "NIH ChestX-ray14 (Wang et al., CVPR 2017), NIH Clinical Center",
     "free use with citation and a link to the source",

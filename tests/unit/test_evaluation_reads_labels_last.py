@@ -30,6 +30,7 @@ from train import (
     pointing,
     screening,
 )
+from train.chestxray14 import LabelledPicture
 from train.data import DataError
 
 WEIGHTS = Path(__file__).resolve().parents[2] / "weights"
@@ -157,6 +158,24 @@ def test_masking_is_judged_from_the_probabilities_alone(
     assert report["auroc_with"] == judged["auroc"]
     assert report["auroc_without"] == judged["unmasked"]["auroc"]
     assert report["verdict"] in capsys.readouterr().out
+
+
+def test_a_verdict_on_what_was_trained_on_says_that_it_says_nothing() -> None:
+    rows = [(name, k % 2 == 0) for k, name in enumerate("abcdefgh")]
+    scores = np.tile(np.linspace(1, 0, len(rows))[:, None], len(LABELS))
+
+    def verdict(split: str, **more: bool) -> str:
+        pictures = [
+            LabelledPicture(Path(name), name, (int(here),) * len(LABELS), "PA", split)
+            for name, here in rows
+        ]
+        told = ablation.compared(ablation.MASKING, pictures, scores, 1 - scores, **more)
+        return str(told["verdict"])
+
+    said = "may have been trained on 8 of them: of radiographs that they have not seen"
+    assert said in verdict("train_val")
+    assert said not in verdict("test")
+    assert said not in verdict("train_val", unseen=True)
 
 
 def test_attention_is_judged_from_two_runs(house: Path, judged: dict[str, Any]) -> None:
@@ -424,7 +443,9 @@ def test_other_masks_leave_every_drawing_as_it_is(tmp_path: Path, tracer: screen
     assert one.dice != other.dice
 
 
-def test_lungs_and_heart_are_judged_without_an_index(tmp_path: Path) -> None:
+def test_lungs_and_heart_are_judged_without_an_index(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     generator = np.random.default_rng(0)
     for i in range(2):
         saved(tmp_path / "made" / "images" / f"m{i}.png", generator.integers(0, 255, (64, 48)))
@@ -439,4 +460,7 @@ def test_lungs_and_heart_are_judged_without_an_index(tmp_path: Path) -> None:
     for organ, (low, high) in report["dice_ci95"].items():
         assert low <= report["dice"][organ] <= high
     assert report["ctr_mae"] is None and set(report["by_source"]) == {"made"}
+    assert "trained with the masks of 199 of Wingspan" in report["split"]
+    assert "no measure of new ones" in report["split"]
+    assert f"2 radiographs; {report['split']}" in capsys.readouterr().out
     assert (tmp_path / "l_worst.png").is_file()
