@@ -8,8 +8,9 @@ Instance UID) and `labels` (`|`-separated, `No Finding` where there is none), an
 and `view`. The weights stay as they are: the new manifest is bound to the same digest. A finding
 with fewer than 10 radiographs with and 10 without it keeps threshold, calibration and figures.
 `--prevalence` is a CSV of `label,prevalence`, 0…1, for a site whose labelled radiographs are not as
-its daily ones are. Radiographs of the official test list are refused, where the CSV says by
-`official_split` that they are, or the official lists lie beside it.
+its daily ones are. Radiographs of the official lists are refused, where the CSV says by
+`official_split` that they are, or the lists lie beside it: those of the test list always, those of
+the train_val list, which weights may have learnt from, unless `--unseen` says that these did not.
 """
 
 from __future__ import annotations
@@ -279,6 +280,8 @@ def calibrate(chosen: argparse.Namespace) -> tuple[dict[str, Any], Manifest]:
     old = weights.load(chosen.weights)["findings"].manifest
     screener = Screener(chosen.weights, engine_name=chosen.engine)
     judged = findings_report.judge(chosen.images, chosen.labels, screener)
+    if not chosen.unseen:
+        thresholds.refuse_learnt(judged.pictures)
     fitted = fit(judged, old, chosen.calibration, chosen.rule, prevalence)
     record = {
         "radiographs": len(judged.pictures),
@@ -287,6 +290,7 @@ def calibrate(chosen: argparse.Namespace) -> tuple[dict[str, Any], Manifest]:
         "rule": chosen.rule,
         "calibration": chosen.calibration,
         "prevalence": prevalence,
+        "said_to_be_unseen": chosen.unseen,
     }
     written = write(
         chosen.weights, chosen.to, manifest_of(old, fitted, judged, chosen.rule, record)
@@ -309,6 +313,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--calibration", choices=(*KINDS, NONE), default=KINDS[0])
     parser.add_argument("--prevalence", type=Path, help="CSV of label,prevalence at the site")
     parser.add_argument("--engine", default="auto", help="torch, or the fastest installed (auto)")
+    parser.add_argument(
+        "--unseen", action="store_true", help="the weights were trained on none of the radiographs"
+    )
     parser.add_argument("--json", type=Path, required=True, help="where the figures go")
     chosen = parser.parse_args(arguments)
     try:

@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from prescreen.study import LABELS
 from train import figures
-from train.chestxray14 import TEST, LabelledPicture
+from train.chestxray14 import TEST, TRAIN_VAL, LabelledPicture
 from train.figures import Numbers, OperatingPoint
 from train.pictures import DataError
 
@@ -93,4 +93,19 @@ def refuse_test(pictures: Sequence[LabelledPicture]) -> None:
         raise DataError(
             f"{test} of these radiographs are of the official test list: thresholds and "
             "calibration are never chosen on it"
+        )
+
+
+def refuse_learnt(pictures: Sequence[LabelledPicture]) -> None:
+    """Raises DataError where any is of the official train_val list, which weights learn from.
+
+    Figures that such radiographs give would bring findings over the release bar that are not as
+    good on anybody else's.
+    """
+    learnt = sum(p.official_split == TRAIN_VAL for p in pictures)
+    if learnt:
+        raise DataError(
+            f"{learnt} of these radiographs are of the official train_val list, which the weights "
+            "may have been trained on: take others, or say --unseen where these weights have seen "
+            "none of them"
         )

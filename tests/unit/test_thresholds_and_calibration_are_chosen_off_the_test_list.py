@@ -267,6 +267,23 @@ def test_radiographs_of_the_test_list_are_known_by_the_lists_beside_the_labels(
         thresholds.refuse_test(read_labels(labels))
 
 
+def test_radiographs_that_weights_may_have_learnt_from_calibrate_nothing(
+    site: Path, tmp_path: Path
+) -> None:
+    with (site / "labels.csv").open(newline="") as file:
+        head, *rows = csv.reader(file)
+    known = [[*head, "official_split"], *([*row, "train_val"] for row in rows)]
+    labels = listed(tmp_path / "labels.csv", known)
+    where = ["--images", site / "dicom", "--labels", labels, "--weights", WEIGHTS]
+    out = ["--to", tmp_path / "to", "--json", tmp_path / "r.json", *QUICK]
+    words = f"{len(rows)} of these radiographs are of the official train_val list.* or say --unseen"
+    with pytest.raises(SystemExit, match=words):
+        calibrate.main([str(a) for a in [*where, *out]])
+    assert not (tmp_path / "to").exists()
+    calibrate.main([str(a) for a in [*where, *out, "--unseen"]])
+    assert (tmp_path / "to" / "findings.json").is_file()
+
+
 def test_a_finding_that_is_not_calibrated_has_no_prevalence_to_shift(site: Path) -> None:
     listed(site / "hernia.csv", [["label", "prevalence"], ["Hernia", "0.02"]])
     where = ["--images", site / "dicom", "--labels", site / "labels.csv", "--weights", WEIGHTS]
