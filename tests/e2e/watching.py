@@ -6,13 +6,17 @@ slope of resident memory after a warm-up, as the median of the slopes between al
 go with associations and studies: what is held last in all but a tenth of the time is compared with
 the most that was held at first: a machine with more to do may rest in no tenth of the time. What
 loses one a study is beyond that within minutes, what loses one in thirty within the two hours.
+Some descriptors are kept for the next time, up to so many: the most that were ever needed at once,
+which a busy hour raises for good. They are counted apart and judged by that bound (RESERVES).
 """
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -31,16 +35,25 @@ LIMIT_AN_HOUR, GRAIN = 8.0, 16.0
 #: The share of time in which a count is above what is held.
 BUSY = 0.1
 
+#: What is kept for the next time, by what its descriptors lead to, and how many of it may rest:
+#: memories for the pixels of one batch (`_KEPT` in dicom/decode.py); SQLite's pool of four
+#: connections, that of `News`, each with its log, and the index of the log.
+RESERVES = {"memfd:prescreen-pixels": 8, "/prescreen.db": 2 * 4 + 2 + 1}
+
 
 @dataclass(frozen=True)
 class Sample:
-    """One look at one role: seconds since the watch began, MiB, open descriptors, threads."""
+    """One look at one role: seconds since the watch began, MiB, open descriptors, threads.
+
+    `descriptors` are those of no reserve; `reserved` has the others, by reserve.
+    """
 
     at: float
     role: str
     rss_mib: float
     descriptors: int
     threads: int
+    reserved: Mapping[str, int]
 
 
 @dataclass
@@ -59,7 +72,7 @@ class Watch:
 
     def look(self) -> None:
         """One sample of each role."""
-        held: dict[str, list[tuple[float, int, int]]] = {}
+        held: dict[str, list[tuple[float, Counter[str], int]]] = {}
         for pid in (self.pid, *children(self.pid)):
             try:
                 role, found = _role(pid, self.pid), _held(pid)
@@ -70,8 +83,9 @@ class Watch:
         now = time.monotonic() - self._begun
         for role, each in held.items():
             rss = sum(one[0] for one in each)
-            descriptors, threads = sum(one[1] for one in each), sum(one[2] for one in each)
-            self.samples.append(Sample(now, role, rss, descriptors, threads))
+            opened, threads = sum((one[1] for one in each), Counter()), sum(one[2] for one in each)
+            others = opened.pop("", 0)
+            self.samples.append(Sample(now, role, rss, others, threads, opened))
 
     @property
     def seconds(self) -> float:
@@ -103,11 +117,18 @@ def _role(pid: int, top: int) -> str:
     return "serve" if pid == top else "decode"
 
 
-def _held(pid: int) -> tuple[float, int, int]:
-    folder = Path(f"/proc/{pid}")
-    descriptors = sum(1 for _ in (folder / "fd").iterdir())
+def _held(pid: int) -> tuple[float, Counter[str], int]:
+    folder, descriptors = Path(f"/proc/{pid}"), Counter[str]()
+    for descriptor in (folder / "fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):  # closed meanwhile
+            descriptors[_reserve(str(descriptor.readlink()))] += 1
     threads = sum(1 for _ in (folder / "task").iterdir())
     return resident_mib(pid), descriptors, threads
+
+
+def _reserve(path: str) -> str:
+    """Of which reserve a descriptor is, by what it leads to; empty where of none."""
+    return next((reserve for reserve in RESERVES if reserve in path), "")
 
 
 def slope(at: Sequence[float], values: Sequence[float]) -> float:
@@ -145,6 +166,7 @@ def figures(samples: Sequence[Sample], warm: float, until: float) -> dict[str, d
             "threads_first": _resting(first, lambda s: s.threads),
             "threads_most_first": max(s.threads for s in first),
             "threads_last": _resting(last, lambda s: s.threads),
+            "reserved_last": {reserve: _reserved(last, reserve) for reserve in RESERVES},
         }
     return found
 
@@ -160,11 +182,18 @@ def leaks(found: dict[str, dict[str, Any]]) -> list[str]:
             first, most, last = (one[f"{what}_{when}"] for when in ("first", "most_first", "last"))
             if last > most:
                 said.append(f"{role}: {what} grew from {first} (at most {most}) to {last}")
+        for reserve, rest in one["reserved_last"].items():
+            if rest > RESERVES[reserve]:
+                said.append(f"{role}: {reserve} holds {rest}, beyond the {RESERVES[reserve]} kept")
     return said
 
 
 def _median(samples: Sequence[Sample], of: Callable[[Sample], float]) -> float:
     return float(np.median([of(sample) for sample in samples]))
+
+
+def _reserved(samples: Sequence[Sample], reserve: str) -> int:
+    return _resting(samples, lambda s: s.reserved.get(reserve, 0))
 
 
 def _resting(samples: Sequence[Sample], of: Callable[[Sample], int]) -> int:
