@@ -24,7 +24,7 @@ from sqlalchemy import Engine
 
 from prescreen import __version__, frontal, gate, pipeline
 from prescreen.audience import attention_in_words
-from prescreen.dicom.heap import keep_freed
+from prescreen.dicom.heap import keep_freed, keep_what_is_loaded
 from prescreen.dicom.image import LEAST_SIDE, Decoder, read_image
 from prescreen.dicom.language import face
 from prescreen.dicom.send import Sender
@@ -182,7 +182,6 @@ def receive(
     settings: Settings, stop: threading.Event, crash: Callable[[str], None] = _nothing
 ) -> None:
     """Listen, and keep what comes, until `stop`."""
-    from prescreen.dicom.heap import keep_what_is_loaded
     from prescreen.dicom.receive import Receiver
 
     store = open_store(settings, crash)
@@ -249,6 +248,7 @@ def screen(
             folder = weights_dir(settings)
             screener = _screener(settings, folder, device)
             worker = _worker(settings, store, decoder, screener)
+            keep_what_is_loaded()
             compiling = _compiling(settings, folder, screener)
             with closing(compiling):
                 is_over = partial(_is_over, settings, choices, choice, compiling, screener)

@@ -41,7 +41,12 @@ def keep_freed() -> None:
 
 
 def keep_what_is_loaded() -> None:
-    """Let the garbage collector look past what is there now: it lives as long as the process."""
+    """Let the garbage collector look past what is there now: it lives long.
+
+    What it was told of before and nobody has any more, networks that others took the place of, is
+    collected first.
+    """
+    gc.unfreeze()
     gc.collect()
     gc.freeze()
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import datetime
 import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -102,3 +104,30 @@ def test_what_was_let_go_is_digested_before_it_is_read_again(tmp_path: Path) -> 
 
 def test_what_is_gone_cannot_be_let_go_and_is_no_error(tmp_path: Path) -> None:
     intake.let_go(tmp_path / "nothing.dcm")
+
+
+#: A ring refers to itself, as networks do: only the collector frees it.
+REPLACED = """
+import gc, weakref
+from prescreen.dicom.heap import keep_what_is_loaded
+
+class Ring:
+    def __init__(self):
+        self.itself = self
+
+ring = Ring()
+gone = weakref.ref(ring)
+keep_what_is_loaded()
+del ring
+gc.collect()
+looked_past = gone() is not None
+keep_what_is_loaded()  # others were loaded in its place
+print(looked_past, gone() is None)
+"""
+
+
+def test_what_is_loaded_is_looked_past_until_it_is_replaced() -> None:
+    said = subprocess.run(
+        [sys.executable, "-c", REPLACED], capture_output=True, text=True, timeout=60, check=True
+    )
+    assert said.stdout.split() == ["True", "True"]
