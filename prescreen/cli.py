@@ -2,7 +2,7 @@
 
 Exit status: 0 done; 1 something is not as it should be (a check failed, the chain is broken, a
 study got no answer); 2 the command line, the settings or the weights are wrong; 3 the data
-directory or the database cannot be used; 4 the peer could not be reached or refused.
+directory, the database or the output cannot be used; 4 the peer could not be reached or refused.
 """
 
 from __future__ import annotations
@@ -22,9 +22,12 @@ from prescreen.command import (
     EXIT_SETTINGS,
     EXIT_STORE,
     EXIT_WRONG,
+    MOST,
     AsJson,
     Config,
     Name,
+    Reason,
+    Study,
     Who,
     Why,
     login,
@@ -176,7 +179,8 @@ def _require_running(data_dir: Path) -> None:
 @app.command()
 def retry(
     number: Annotated[
-        int | None, typer.Argument(help="A job that failed; none: every parked object.")
+        int | None,
+        typer.Argument(min=1, max=MOST, help="A job that failed; none: every parked object."),
     ] = None,
     destination: Annotated[
         str | None, typer.Option("--destination", help="Only what is parked for this one.")
@@ -190,7 +194,11 @@ def retry(
     Example: prescreen retry --destination main --why "PACS storage was extended"
     """
     settings = settings_of(config)
-    store = node.open_store(settings)
+    if number is not None and destination is not None:
+        raise SettingsError(
+            "a failed job has no destination: give a job or --destination, not both"
+        )
+    store = node.store_of_a_node(settings)
     who = who or login()
     if number is not None:
         job = store.queue.retry_failed(number, who, why)
@@ -204,8 +212,8 @@ def retry(
 
 @app.command()
 def rescreen(
-    study: Annotated[str, typer.Argument(help="Study Instance UID, accession number or job.")],
-    why: Why,
+    study: Study,
+    why: Reason,
     who: Who = "",
     config: Config = None,
 ) -> None:
@@ -213,7 +221,7 @@ def rescreen(
 
     Example: prescreen rescreen 2.25.123 --why "wrong side marker corrected"
     """
-    store = node.open_store(settings_of(config))
+    store = node.store_of_a_node(settings_of(config))
     uid = str(reader.show(store.engine, study).study["study_instance_uid"])
     job = store.queue.rescreen(uid, who or login(), why)
     typer.echo(f"job {job} screens study {uid} again")
@@ -227,7 +235,7 @@ def recall(
     since: Annotated[
         str, typer.Option("--since", help="Results of studies claimed since then: 2026-01-31.")
     ],
-    why: Why,
+    why: Reason,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Only print the list; nothing is changed.")
     ] = False,
@@ -246,7 +254,7 @@ def recall(
 
     settings = settings_of(config)
     asked = recalling.asked(weights, since)
-    recalls = Recalls(node.open_store(settings).engine)
+    recalls = Recalls(node.store_of_a_node(settings).engine)
     if dry_run:
         tables.show_recall(recalls.affected(asked.sha256, asked.since), settings, as_json)
         return
@@ -255,7 +263,7 @@ def recall(
 
 
 @app.command("go-live")
-def go_live(destination: Name, why: Why, who: Who = "", config: Config = None) -> None:
+def go_live(destination: Name, why: Reason, who: Who = "", config: Config = None) -> None:
     """Open a destination: results of studies claimed from now on are sent to it.
 
     Example: prescreen go-live main --who "Dr. A" --why "evaluation agreed on"
@@ -268,7 +276,7 @@ def go_live(destination: Name, why: Why, who: Who = "", config: Config = None) -
 
 
 @app.command("go-silent")
-def go_silent(destination: Name, why: Why, who: Who = "", config: Config = None) -> None:
+def go_silent(destination: Name, why: Reason, who: Who = "", config: Config = None) -> None:
     """Close a destination: results of studies claimed from now on are not sent to it.
 
     Example: prescreen go-silent main --why "evaluation is over"
@@ -282,8 +290,8 @@ def go_silent(destination: Name, why: Why, who: Who = "", config: Config = None)
 
 @app.command()
 def erase(
-    study: Annotated[str, typer.Argument(help="Study Instance UID, accession number or job.")],
-    why: Why,
+    study: Study,
+    why: Reason,
     who: Who = "",
     config: Config = None,
 ) -> None:
@@ -293,7 +301,7 @@ def erase(
     """
     from prescreen.store.retention import Retention
 
-    store = node.open_store(settings_of(config))
+    store = node.store_of_a_node(settings_of(config))
     uid = str(reader.show(store.engine, study).study["study_instance_uid"])
     paths = Retention(store.engine).erase(uid, who or login(), why)
     for path in paths:
@@ -353,14 +361,14 @@ def _switch(
         raise SettingsError("--finding counts for every destination: give one of the two, not both")
     if destination is not None:
         settings.destination(destination)
-    switches = Destinations(node.open_store(settings).engine)
+    switches = Destinations(node.store_of_a_node(settings).engine)
     who, said = who or login(), "held" if hold else "released"
     if finding is not None:
         (switches.hold_finding if hold else switches.release_finding)(finding, who, why)
         typer.echo(f"finding {finding} is {said}")
         return
     (switches.hold if hold else switches.release)(destination, who, why)
-    typer.echo(f"{destination or 'every destination'} is {said}")
+    typer.echo(f"{destination or 'every destination'} is {said} (the node on {settings.data_dir})")
     for standing in switches.standings():
         if standing.held and not hold:
             name = "every destination" if standing.name == "*" else standing.name
@@ -477,5 +485,14 @@ def main() -> None:
         typer.echo(f"prescreen: {error}", err=True)
         sys.exit(next((code for kind, code in _STATUS if isinstance(error, kind)), EXIT_WRONG))
     except BrokenPipeError:
-        # the reader of a pipe went away: nothing more is to be said, also not at exit
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _say_no_more()  # the reader of a pipe went away
+    except OSError as error:
+        _say_no_more()
+        where = error.filename or "what it had to say could not be written"
+        typer.echo(f"prescreen: {where}: {error.strerror or error}", err=True)
+        sys.exit(EXIT_STORE)
+
+
+def _say_no_more() -> None:
+    """Nothing more to standard output, also not at exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -23,6 +23,19 @@ Config = Annotated[
 ]
 Who = Annotated[str, typer.Option("--who", help="Who decides this; default: the login name.")]
 Why = Annotated[str, typer.Option("--why", help="Why; stands in the audit log.")]
+
+
+def _said(why: str) -> str:
+    if not why.strip():
+        raise typer.BadParameter("say why: it stands in the audit log for whoever asks later")
+    return why
+
+
+#: Of what is not to be done without one.
+Reason = Annotated[str, typer.Option("--why", help="Why; stands in the audit log.", callback=_said)]
+Study = Annotated[str, typer.Argument(help="Study Instance UID, accession number or job.")]
+#: What SQLite numbers rows with.
+MOST = 2**63 - 1
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 Name = Annotated[str, typer.Argument(metavar="DESTINATION", help="Its name in the settings.")]
 

@@ -64,11 +64,33 @@ class Store:
     spool: Spool
 
 
+#: Below the data directory: state and audit.
+DATABASE = "prescreen.db"
+
+
 def open_store(settings: Settings, crash: Callable[[str], None] = _nothing) -> Store:
     """Open data directory, database and spool. StoreError where they cannot be used."""
     spool = Spool(settings.data_dir, crash)
-    engine = open_database(settings.data_dir / "prescreen.db")
+    engine = open_database(settings.data_dir / DATABASE)
     return Store(engine, Queue(engine, crash=crash), Outbox(engine, crash=crash), spool)
+
+
+def store_of_a_node(settings: Settings) -> Store:
+    """The same, of a data directory that a node has used.
+
+    StoreError where none has: a question about another node, or a switch that stops nothing, is
+    most likely a `--config` that was forgotten.
+    """
+    try:
+        (settings.data_dir / DATABASE).lstat()
+    except FileNotFoundError:
+        raise StoreError(
+            f"{settings.data_dir}: no node has run here (there is no {DATABASE}); name the node's "
+            "settings with --config"
+        ) from None
+    except OSError:
+        pass  # opening it says what is wrong
+    return open_store(settings)
 
 
 #: Below the data directory: the weights that were chosen, a folder each, never changed.
@@ -204,7 +226,7 @@ def receive(
 
     # the peer waits for its answer meanwhile: what a locked database keeps from being audited
     # soon stands in the log alone
-    notes = open_database(settings.data_dir / "prescreen.db", busy_timeout=1.0)
+    notes = open_database(settings.data_dir / DATABASE, busy_timeout=1.0)
 
     def note(kind: str, detail: dict[str, Any]) -> None:
         audit.record(notes, kind, detail)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import csv
 import json
-from collections.abc import Mapping, Sequence
+import sys
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
-from typing import Any
+from typing import Any, Literal
 
 from rich.console import Console
 from rich.table import Table
@@ -17,7 +19,7 @@ from prescreen.settings import Settings
 from prescreen.shelf import Holding
 from prescreen.store.reader import Status, StudyRecord
 from prescreen.store.recalls import Affected
-from prescreen.study import LABELS
+from prescreen.study import LABELS, Event
 
 
 def _console() -> Console:
@@ -100,6 +102,8 @@ def show_status(
         console.print("no destination is configured")
     for name in gone:
         console.print(f"{name} is not in the settings: what is pending for it is sent by nobody")
+    if any(standing.name == "*" and standing.held for standing in status.standings):
+        console.print("every destination is on hold: `prescreen release` resumes sending")
     if status.held_findings:
         console.print(f"findings on hold: {', '.join(status.held_findings)}")
     if quarantined:
@@ -151,10 +155,17 @@ def show_recall(affected: Sequence[Affected], settings: Settings, as_json: bool)
             console.print(f"{destination.name} gets no rejection notes: reject them there by hand")
 
 
-def show_studies(studies: Sequence[Mapping[str, Any]], as_json: bool) -> None:
+def show_studies(
+    studies: Sequence[Mapping[str, Any]], form: Literal["table", "json", "csv"]
+) -> None:
     """Print the newest studies."""
-    if as_json:
-        _print_json(_without_patient(list(studies)))
+    told = _without_patient(list(studies))
+    if form == "json":
+        _print_json(told)
+        return
+    if form == "csv":
+        writer = csv.writer(sys.stdout, lineterminator="\n")
+        writer.writerows([*([told[0].keys()] if told else []), *(row.values() for row in told)])
         return
     if not studies:
         _console().print("no study has been received yet")
@@ -162,6 +173,12 @@ def show_studies(studies: Sequence[Mapping[str, Any]], as_json: bool) -> None:
     columns = ("last_received_at", "study_instance_uid", "stage", "outcome", "reason")
     rows = [[study.get(column) for column in columns] for study in studies]
     _console().print(_table("studies, newest first", columns, rows))
+
+
+def show_events(events: Iterable[Event]) -> None:
+    """Print events, of whatever study."""
+    rows = [(e.event_id, f"{e.at:%Y-%m-%d %H:%M:%S}Z", e.kind, _detail(e.detail)) for e in events]
+    _console().print(_table("audit trail", ("event", "at", "what", "detail"), rows))
 
 
 def show_study(record: StudyRecord, as_json: bool) -> None:

@@ -155,7 +155,8 @@ def studies(engine: Engine, limit: int = 50) -> tuple[Mapping[str, Any], ...]:
 def show(engine: Engine, key: str) -> StudyRecord:
     """One study by Study Instance UID, accession number or job id, in this order.
 
-    Raises NotThere where there is none, or several under one accession number (it lists them).
+    Raises NotThere where there is none, or several under one accession number (it lists them), and
+    where nothing is asked for.
     """
     with reading(engine) as connection:
         uid = _resolve(connection, key)
@@ -177,6 +178,8 @@ def _rows(connection: Connection, view: str, uid: str, order: str) -> tuple[Mapp
 
 
 def _resolve(connection: Connection, key: str) -> str:
+    if not key.strip():  # many a study has no accession number, and none of them is meant
+        raise NotThere("no study is named: give its UID, accession number or job")
     for find in (_by_uid, _by_accession_number, _by_job):
         uids = find(connection, key)
         if len(uids) > 1:

@@ -162,6 +162,40 @@ def test_a_data_directory_that_cannot_be_written(tmp_path: Path) -> None:
         says(said, status, place, "a folder this user may write")
 
 
+def test_a_data_directory_that_no_node_has_used(tmp_path: Path) -> None:
+    """A forgotten --config must not look as if the node had been stopped."""
+    commands: list[tuple[str, ...]] = [
+        ("hold",),
+        ("release",),
+        ("retry",),
+        ("rescreen", "1.2.3", "--why", "x"),
+        ("erase", "1.2.3", "--why", "x"),
+        ("audit", "list"),
+        ("audit", "show", "1.2.3"),
+        ("audit", "verify"),
+        ("audit", "export"),
+    ]
+    environment = {"PRESCREEN__DATA_DIR": str(tmp_path)}
+    for said in several([(environment, command) for command in commands]):
+        says(said, 3, str(tmp_path), "no node has run here", "--config")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_output_that_finds_no_room(home: House) -> None:
+    with Path("/dev/full").open("w", encoding="ascii") as full:
+        result = subprocess.run(
+            [sys.executable, "-m", "prescreen", "audit", "export", "--config", str(home.config)],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+    assert result.returncode == 3
+    assert "Traceback" not in result.stderr
+    assert "could not be written: No space left on device" in result.stderr
+
+
 def test_a_database_that_is_none(tmp_path: Path) -> None:
     (tmp_path / "prescreen.db").write_bytes(b"something else " * 100)
     result = prescreen("status", PRESCREEN__DATA_DIR=str(tmp_path))
@@ -180,6 +214,18 @@ UNKNOWN = {
     ("rescreen", "1.2.3", "--why", "x"): ["1.2.3: no study", "`prescreen audit list`"],
     ("retry",): ["nothing is parked", "`prescreen status`"],
     ("retry", "7"): ["job 7", "no failed job"],
+    ("retry", "7", "--destination", "pacs"): ["give a job or --destination", "not both"],
+    ("retry", "9" * 20): ["Invalid value", "less than or equal to"],
+    ("audit", "list", "--limit", "9" * 20): ["Invalid value for '--limit'"],
+    ("audit", "list", "--limit", "-1"): ["Invalid value for '--limit'"],
+    ("audit", "list", "--json", "--csv"): ["--json and --csv", "not both"],
+    ("audit", "export", "--after", "9" * 20): ["Invalid value for '--after'"],
+    ("audit", "export", "--json", "--format", "csv"): ["--json and --format csv", "not both"],
+    ("audit", "show", ""): ["no study is named", "UID, accession number or job"],
+    ("rescreen", " ", "--why", "x"): ["no study is named", "UID, accession number or job"],
+    ("erase", "", "--why", "x"): ["no study is named", "UID, accession number or job"],
+    ("erase", "1.2.3", "--why", " "): ["--why", "it stands in the audit log"],
+    ("go-live", "pacs", "--why", ""): ["--why", "it stands in the audit log"],
     ("serve", "--only", "dance"): ["'dance'", "receive, screen, deliver"],
     ("go-live", "pacs"): ["--why"],
     ("screens",): ["No such command 'screens'"],
