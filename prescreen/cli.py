@@ -104,7 +104,9 @@ def serve(
 
 @app.command()
 def screen(
-    paths: Annotated[list[Path], typer.Argument(help="Part 10 files or folders of them.")],
+    paths: Annotated[
+        list[str], typer.Argument(metavar="PATH…", help="Part 10 files or folders of them.")
+    ],
     out: Annotated[Path, typer.Option("--out", help="Where report and captures are written.")],
     as_json: Annotated[
         bool, typer.Option("--json", help="One JSON object a line on standard output.")
@@ -113,12 +115,20 @@ def screen(
 ) -> None:
     """Screen files without a network: the gate is applied, the node's scope is not.
 
+    With the weights that are shipped; with those of a node where its --config is given.
     Example: prescreen screen /my/files --out results --json
     """
     from prescreen import files
 
+    if "" in paths:
+        raise SettingsError("a path is empty: give files or folders; the folder you are in is `.`")
+    if sys.stdout is None:
+        raise SettingsError("standard output is closed: a line for each file is written there")
     settings = settings_of(config)
-    files.screen(paths, out, settings, as_json=as_json, write=typer.echo)
+    own = settings.weights_dir or node.shipped_weights()
+    weights = own if config is None else node.weights_dir(settings)
+    named = [Path(path) for path in paths]
+    files.screen(named, out, settings, weights, as_json=as_json, write=typer.echo)
 
 
 @app.command()

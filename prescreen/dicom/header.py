@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import datetime
+import errno
 import io
 import os
 import re
+import stat
 from pathlib import Path
 
 import pydicom
@@ -43,6 +45,15 @@ class _Content(io.BufferedReader):
         return super().read(size if size is None else min(size, self._size))
 
 
+def _regular(path: str, flags: int) -> int:
+    """A descriptor of a file; a pipe or a device is none, and would block whoever opens it."""
+    descriptor = os.open(path, flags | os.O_NONBLOCK)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(errno.EINVAL, "it is no regular file")
+    return descriptor
+
+
 def read_header(path: Path) -> pydicom.Dataset:
     """All of a Part 10 file but its pixel data.
 
@@ -55,7 +66,7 @@ def read_header(path: Path) -> pydicom.Dataset:
 def parsed(path: Path, stop_before_pixels: bool) -> pydicom.Dataset:
     """The data set of a Part 10 file; raises UnusableImage as `read_header` does."""
     try:
-        with _Content(path.open("rb", buffering=0)) as content, without_warnings():
+        with _Content(io.FileIO(path, opener=_regular)) as content, without_warnings():
             check_structure(content.fileno(), stop_before_pixels)
             ds = pydicom.dcmread(content, stop_before_pixels=stop_before_pixels)
         ds.buffer = None  # or the data set would take the file along in pickles

@@ -155,7 +155,7 @@ def check_transfer_syntax(uid: str | None, refused: Callable[[str], Exception]) 
     if uid is None:
         raise refused("the file meta information names no TransferSyntaxUID")
     name = "Deflated Explicit VR Little Endian" if uid == DeflatedExplicitVRLittleEndian else uid
-    shown = "(malformed)" if name == uid and not _is_uid(uid) else name
+    shown = "(malformed)" if name == uid and not is_uid(uid) else name
     raise refused(
         f"transfer syntax {shown} is not supported; let the sender use Explicit VR Little Endian"
     )
@@ -165,12 +165,13 @@ def _uid(attributes: Attributes, keyword: str) -> str:
     uid = attributes.text(keyword)
     if uid is None:
         raise InvalidInstance(f"{keyword} is missing or empty")
-    if not _is_uid(uid):
+    if not is_uid(uid):
         raise InvalidInstance(f"{keyword} is not a UID: up to 64 digits with single dots between")
     return uid
 
 
-def _is_uid(text: str) -> bool:
+def is_uid(text: str) -> bool:
+    """Whether it is one (PS3.5 9.1); leading zeros, which some send, are let pass."""
     return len(text) <= 64 and _UID.fullmatch(text) is not None
 
 
