@@ -37,8 +37,11 @@ $(STAMP): constraints.txt setup.cfg pyproject.toml
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[demo,train,test]'
 	@touch $@
 
+# the path as it was typed: neither make nor the shell looks for anything in it
+demo: export OWN_FILES := $(value DICOM)
+unexport DICOM
 demo: $(STAMP)  ## real radiographs through the node; DICOM=path takes your own files
-	$(BIN)/prescreen demo $(if $(DICOM),$(DICOM),) --out demo-out
+	$(BIN)/prescreen demo --out demo-out $(if $(value DICOM),-- "$$OWN_FILES")
 
 peers:
 	@missing=; for peer in storescu storescp echoscu dsrdump dcmcjpeg Orthanc chromium systemd-analyze; do \

@@ -133,7 +133,9 @@ def screen(
 
 @app.command()
 def demo(
-    paths: Annotated[list[Path] | None, typer.Argument(help="Your own files instead.")] = None,
+    paths: Annotated[
+        list[Path] | None, typer.Argument(readable=False, help="Your own files instead.")
+    ] = None,
     out: Annotated[Path, typer.Option("--out", help="Where it all is left to be looked at.")] = (
         Path("demo-out")
     ),

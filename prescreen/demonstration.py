@@ -6,6 +6,8 @@ it, and a PACS that keeps what it is sent. Data come from pydicom-data, or are t
 
 from __future__ import annotations
 
+import json
+import os
 import socket
 import subprocess
 import sys
@@ -18,17 +20,27 @@ from pathlib import Path
 
 import pydicom
 from PIL import Image as Picture
+from pydicom.uid import MediaStorageDirectoryStorage
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.text import Text
 
 from prescreen import node, settings, tables
 from prescreen.dicom.header import read_header
 from prescreen.dicom.receive import Receiver
-from prescreen.dicom.send import Sender
-from prescreen.errors import DeliveryError, PrescreenError, SettingsError, UnusableImage
+from prescreen.dicom.send import Sender, context_of
+from prescreen.errors import (
+    DeliveryError,
+    PrescreenError,
+    SettingsError,
+    StoreError,
+    UnusableImage,
+)
 from prescreen.store import reader
 from prescreen.store.destinations import Destinations
 from prescreen.study import Audience, Incoming, Outcome, generate_uid
+from prescreen.supervisor import LIFELINE
+from prescreen.walk import NOT_FOUND, walked
 
 #: A chest in three codings of one picture, and an extremity (PyPI pydicom-data).
 SAMPLES = ("RG1_UNCR.dcm", "RG1_J2KR.dcm", "RG1_J2KI.dcm", "RG3_UNCR.dcm")
@@ -58,25 +70,52 @@ class Pacs:
 
 
 def run(paths: Sequence[Path], out: Path, console: Console) -> bool:
-    """Run the demonstration; True if every study got its answer. What is left lies in `out`."""
+    """Run the demonstration; True if every file was taken and every study got its answer.
+
+    What is left lies in `out`. Where it is False the last line says why.
+    """
     work = _fresh_folder(out)
-    files = _samples(work / "sent") if not paths else list(_own_files(paths))
-    if not files:
-        raise SettingsError(f"no DICOM file under {', '.join(map(str, paths))}")
+    own = own_files(paths, console) if paths else Own(_samples(work / "sent"))
+    if not own.files:
+        raise SettingsError(f"no DICOM file under {', '.join(_plain(path) for path in paths)}")
     pacs = Pacs(work / "pacs")
     with _listening(pacs) as pacs_port, _node(work, pacs_port) as configured:
-        sent, refused = _send(files, configured, console)
+        sent, refused = _send(own.files, configured, console)
         finished = _wait(sent, configured, console)
-        return _show(sent, finished, pacs, configured, work, console) and not refused
+        unanswered = _show(sent, finished, pacs, configured, work, console)
+    if own.left_out:
+        _say(console, f"files and folders left out: {own.left_out}")
+    wrong = [f"{refused} of {len(own.files)} files not taken"] if refused else []
+    wrong += [f"{unanswered} of {len(sent)} studies without an answer"] if unanswered else []
+    if wrong:
+        _say(console, f"exit status 1: {', '.join(wrong)}")
+    return not wrong
+
+
+def _plain(path: Path) -> str:
+    return tables.plain(str(path))
+
+
+def _say(console: Console, text: str, style: str = "") -> None:
+    """One line as it is: users choose what stands in it, so that there is no markup in it."""
+    console.print(Text(tables.plain(text), style), soft_wrap=True)
 
 
 def _fresh_folder(out: Path) -> Path:
     work = out.absolute() / time.strftime("%Y%m%d-%H%M%S")
+    try:
+        str(work).encode()
+    except UnicodeEncodeError:
+        raise SettingsError(
+            f"--out {_plain(work.parent)}: its name is not UTF-8; choose another"
+        ) from None
     for name in ("sent", "pacs", "node"):
         try:
             (work / name).mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise SettingsError(f"--out {out}: cannot be written: {error.strerror}") from None
+            raise SettingsError(
+                f"--out {_plain(out)}: cannot be written: {error.strerror}"
+            ) from None
     return work
 
 
@@ -98,17 +137,64 @@ def _samples(folder: Path) -> list[Path]:
     return copies
 
 
-def _own_files(paths: Iterable[Path]) -> Iterator[Path]:
+@dataclass(frozen=True)
+class Own:
+    """The user's files that are sent, and how many files and folders are not."""
+
+    files: Sequence[Path]
+    left_out: int = 0
+
+
+def own_files(paths: Iterable[Path], console: Console) -> Own:
+    """The DICOM objects under what the user named; a line for each thing that is left out.
+
+    Of files that are not DICOM one line says how many there are. Raises SettingsError for a path
+    that is not there.
+    """
+    files: list[Path] = []
+    named, foreign = 0, 0
     for path in paths:
-        if not path.exists():
-            raise SettingsError(f"{path}: there is no such file or folder")
-        inside = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
-        for file in inside:
-            try:
-                read_header(file)
-            except UnusableImage:
-                continue
-            yield file
+        for found in walked(path):
+            if found.path == path and found.why_not == NOT_FOUND:
+                raise SettingsError(f"{_plain(path)}: there is no such file or folder")
+            why_not = found.why_not or _why_no_object(found.path)
+            if why_not is None:
+                files.append(found.path)
+            elif why_not == _FOREIGN:
+                foreign += 1
+            else:
+                named += 1
+                _say(console, f"left out: {found.path} {why_not}")
+    if foreign:
+        _say(console, f"left out: files that are not DICOM (Part 10): {foreign}")
+    return Own(files, named + foreign)
+
+
+_FOREIGN = "is not DICOM"
+
+
+def _why_no_object(path: Path) -> str | None:
+    """Why a file cannot be sent, in words that follow its name; None where it can."""
+    try:
+        with path.open("rb") as file:
+            if file.read(132)[128:] != b"DICM":
+                return _FOREIGN
+        if _is_directory(path):
+            return "is a DICOMDIR: a list of files, and no image"
+        read_header(path)
+    except OSError as error:
+        return f"cannot be read: {error.strerror}"
+    except UnusableImage as error:
+        return f"cannot be used: {error}"
+    return None
+
+
+def _is_directory(path: Path) -> bool:
+    """Whether it is a Basic Directory (PS3.3 F), by what its meta information says."""
+    try:
+        return context_of(path)[0] == MediaStorageDirectoryStorage
+    except StoreError:
+        return False
 
 
 # --- the node and its PACS -------------------------------------------------------------------
@@ -130,7 +216,7 @@ def _listening(pacs: Pacs) -> Iterator[int]:
 
 _CONFIG = """\
 # Written by `prescreen demo`. The scope is wide open: whatever is shown to the demo is screened.
-data_dir = "{data_dir}"
+data_dir = {data_dir}
 
 [receive]
 port = {port}
@@ -161,19 +247,29 @@ level = "info"
 """
 
 
+def settings_text(data_dir: Path, port: int, pacs_port: int) -> str:
+    """The node's settings as TOML, whose strings escape as JSON's do, and DEL besides."""
+    escaped = json.dumps(str(data_dir), ensure_ascii=False).replace("\x7f", "\\u007f")
+    return _CONFIG.format(data_dir=escaped, port=port, pacs_port=pacs_port)
+
+
 @contextmanager
 def _node(work: Path, pacs_port: int) -> Iterator[settings.Settings]:
     """A node on an embedded data directory, as `prescreen serve` runs it, until the end."""
     config = work / "prescreen.toml"
-    text = _CONFIG.format(data_dir=work / "node", port=_free_port(), pacs_port=pacs_port)
+    text = settings_text(work / "node", _free_port(), pacs_port)
     config.write_text(text, encoding="utf-8")
     configured = settings.load(config)
     store = node.open_store(configured)
     Destinations(store.engine).go_live("demo-pacs", "prescreen demo", "demonstration")
     store.engine.dispose()
     command = [sys.executable, "-m", "prescreen", "serve", "--config", str(config)]
+    lifeline, held = os.pipe()  # `held` closes when this process ends, however it does
+    environment = {**os.environ, LIFELINE: str(lifeline)}
     with (work / "node.log").open("wb") as log:
-        process = subprocess.Popen(command, stderr=log, stdout=log)
+        process = subprocess.Popen(
+            command, stderr=log, stdout=log, env=environment, pass_fds=(lifeline,)
+        )
         try:
             yield configured
         finally:
@@ -183,6 +279,8 @@ def _node(work: Path, pacs_port: int) -> Iterator[settings.Settings]:
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
+            os.close(lifeline)
+            os.close(held)
 
 
 def _door(configured: settings.Settings) -> settings.Destination:
@@ -197,21 +295,24 @@ def _door(configured: settings.Settings) -> settings.Destination:
 
 def _send(
     files: Sequence[Path], configured: settings.Settings, console: Console
-) -> tuple[list[str], list[Path]]:
-    """C-STORE the files to the node; the studies that were sent, in order, and what was refused."""
+) -> tuple[list[str], int]:
+    """C-STORE the files to the node; the studies that were sent, in order, and files refused."""
     sent: dict[str, None] = {}
-    refused: list[Path] = []
+    refused = 0
     with _progress(console) as progress, Sender(_door(configured), "DEMO") as sender:
         bar = progress.add_task("waiting for the node", total=len(files))
         _wait_for_door(configured)
         progress.update(bar, description="sending by C-STORE")
         for file in files:
-            uid = str(read_header(file).get("StudyInstanceUID", ""))
             try:
+                uid = str(read_header(file).get("StudyInstanceUID", ""))
                 sender.send(file)
             except DeliveryError as error:
-                console.print(f"{file}: the node did not take it: {error}", soft_wrap=True)
-                refused.append(file)
+                _say(console, f"{file}: the node did not take it: {error}")
+                refused += 1
+            except PrescreenError as error:
+                _say(console, f"{file}: was not sent: {str(error).removeprefix(f'{file}: ')}")
+                refused += 1
             else:
                 sent[uid] = None
             progress.advance(bar)
@@ -278,21 +379,22 @@ def _show(
     configured: settings.Settings,
     work: Path,
     console: Console,
-) -> bool:
+) -> int:
+    """Print what is known of each study; how many of them had no answer."""
     store = node.open_store(configured)
-    answered = True
+    unanswered = 0
     for number, uid in enumerate(sent, start=1):
         console.rule(f"study {number} of {len(sent)}")
         record = reader.show(store.engine, uid)
         tables.show_study(record, as_json=False)
         missing = _show_objects(record, pacs, work, console)
         if uid not in finished or missing or record.study["outcome"] == Outcome.FAILED:
-            console.print(f"[bold]no answer for study {uid}[/bold]")
-            answered = False
+            _say(console, f"no answer for study {uid}", "bold")
+            unanswered += 1
     console.rule()
-    console.print(f"the PACS got {len(pacs.received)} objects; everything lies in {work}")
+    _say(console, f"the PACS got {len(pacs.received)} objects; everything lies in {work}")
     console.print("AI output for research and evaluation. Not a diagnosis.")
-    return answered
+    return unanswered
 
 
 def _show_objects(
@@ -306,9 +408,9 @@ def _show_objects(
         if path is None:
             missing.append(uid)
             continue
-        console.print(f"the PACS has the {delivery['kind']}: {path}", soft_wrap=True)
+        _say(console, f"the PACS has the {delivery['kind']}: {path}")
         if delivery["kind"] == "capture":
-            console.print(f"  as a picture: {_picture(path)}", soft_wrap=True)
+            _say(console, f"  as a picture: {_picture(path)}")
     if record.study["outcome"] == Outcome.OUT_OF_SCOPE:
         reason = record.study["reason"]
         console.print(f"out of scope ({reason}): audited, nothing is sent")

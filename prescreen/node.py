@@ -439,7 +439,10 @@ def role_command(config: Path | None) -> Callable[[str], list[str]]:
 
 
 def supervise(settings: Settings, config: Path | None) -> None:
-    """Run all roles and the housekeeping until SIGTERM or SIGINT."""
+    """Run all roles and the housekeeping until SIGTERM or SIGINT.
+
+    `prescreen demo` gives a lifeline, as the roles have one: what it started ends with it.
+    """
     # the roles need none of what these import
     from prescreen.housekeeping import Housekeeper, safely
     from prescreen.metrics import Endpoint, Sight
@@ -447,6 +450,7 @@ def supervise(settings: Settings, config: Path | None) -> None:
 
     stop = threading.Event()
     stop_on_signals(stop.set)
+    heed_supervisor(stop.set)
     with _guard(settings, "serve"):
         store = open_store(settings)
         if (damage := integrity(store.engine)) is not None:
