@@ -8,6 +8,9 @@ STAMP := $(VENV)/.installed
 TOOLS := .tools
 RUNS ?= $(HOME)/.cache/prescreen/runs
 
+# all that the tests work with; npm fetches the viewer
+APT := apt-get install -y dcmtk orthanc orthanc-dicomweb chromium systemd fonts-noto-cjk npm
+
 # podman or docker; BASE is what the image is made on, IMAGE_FLAGS what else the engine is told
 ENGINE ?= $(notdir $(shell command -v podman || command -v docker))
 IMAGE ?= prescreen
@@ -46,12 +49,9 @@ demo: $(STAMP)  ## real radiographs through the node; DICOM=path takes your own 
 peers:
 	@missing=; for peer in storescu storescp echoscu dsrdump dcmcjpeg Orthanc chromium systemd-analyze; do \
 	  command -v $$peer >/dev/null 2>&1 || [ -x /usr/sbin/$$peer ] || missing="$$missing $$peer"; done; \
-	if [ -n "$$missing" ]; then \
-	  echo "missing peers:$$missing; install them with: apt-get install -y dcmtk orthanc orthanc-dicomweb chromium systemd" >&2; exit 3; fi
-	@[ -e /usr/share/orthanc/plugins/libOrthancDicomWeb.so ] || { \
-	  echo "missing peer: Orthanc's DICOMweb; apt-get install -y orthanc-dicomweb" >&2; exit 3; }
-	@ls /usr/share/fonts/*/noto/NotoSansCJK-Regular.ttc >/dev/null 2>&1 || { \
-	  echo "missing font: Noto Sans CJK; apt-get install -y fonts-noto-cjk" >&2; exit 3; }
+	[ -e /usr/share/orthanc/plugins/libOrthancDicomWeb.so ] || missing="$$missing DICOMweb-for-Orthanc"; \
+	ls /usr/share/fonts/*/noto/NotoSansCJK-Regular.ttc >/dev/null 2>&1 || missing="$$missing Noto-Sans-CJK"; \
+	if [ -n "$$missing" ]; then echo "missing peers:$$missing; install them with: $(APT)" >&2; exit 3; fi
 	@$(PYTHON) -c 'from tests.peers import ohif; ohif.require()'
 
 viewers: peers $(STAMP)  ## what real viewers show, written into docs/viewers.md

@@ -2,7 +2,8 @@
 
 The peers (DCMTK, Orthanc, dciodvfy, systemd-analyze) are never optional: without them the run stops
 at once. The radiographs under PRESCREEN_DATA are: without them the tests marked `data` are
-deselected and listed, unless CI=true.
+deselected and listed at the end, unless CI=true. Where workers run the tests they tell the process
+that started them what they left out, and that one speaks.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import os
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import settings
@@ -24,7 +26,8 @@ settings.load_profile(os.environ.get("HYPOTHESIS", "same"))
 pytest_plugins = ["tests.watch"]
 
 PEERS = ("storescu", "storescp", "echoscu", "dsrdump", "dcmcjpeg", "Orthanc", "systemd-analyze")
-APT = "apt-get install -y dcmtk orthanc systemd"
+#: All that `make test` asks for, as in the Makefile.
+APT = "apt-get install -y dcmtk orthanc orthanc-dicomweb chromium systemd fonts-noto-cjk npm"
 
 
 def _data_dir() -> Path:
@@ -32,12 +35,23 @@ def _data_dir() -> Path:
     return Path(os.environ.get("PRESCREEN_DATA", default))
 
 
+LEFT_OUT = pytest.StashKey[set[str]]()
+
+
 def pytest_configure(config: pytest.Config) -> None:
+    config.stash[LEFT_OUT] = set()
     # Debian's Orthanc lies in /usr/sbin, which is not on everybody's path
     where = os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin"])
     missing = [name for name in PEERS if shutil.which(name, path=where) is None]
     if missing:
         pytest.exit(f"missing peers: {', '.join(missing)}; install them with: {APT}", returncode=3)
+    if config.getoption("numprocesses", None) and not _data_dir().is_dir():
+        _refuse_on_ci()  # a worker that ends takes the whole run along, without a word
+
+
+def _refuse_on_ci() -> None:
+    if os.environ.get("CI") == "true":
+        pytest.exit(f"no radiographs at {_data_dir()}: set PRESCREEN_DATA", returncode=4)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -46,14 +60,32 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     data = [item for item in items if item.get_closest_marker("data")]
     if not data:
         return
-    if os.environ.get("CI") == "true":
-        pytest.exit(f"no radiographs at {_data_dir()}: set PRESCREEN_DATA", returncode=4)
+    _refuse_on_ci()
     config.hook.pytest_deselected(items=data)
     items[:] = [item for item in items if item not in data]
-    names = "\n  ".join(item.nodeid for item in data)
-    reporter = config.pluginmanager.get_plugin("terminalreporter")
-    if reporter is not None:
-        reporter.write_line(f"no radiographs at {_data_dir()}; deselected:\n  {names}")
+    config.stash[LEFT_OUT].update(item.nodeid for item in data)
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    if hasattr(session.config, "workeroutput"):
+        session.config.workeroutput["left_out"] = list(session.config.stash[LEFT_OUT])
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """What a worker left out; xdist calls this where the run was started."""
+    told = getattr(node, "workeroutput", {})
+    node.config.stash[LEFT_OUT].update(told.get("left_out", ()))
+
+
+def pytest_terminal_summary(
+    terminalreporter: pytest.TerminalReporter, config: pytest.Config
+) -> None:
+    left_out = config.stash[LEFT_OUT]
+    if left_out:
+        terminalreporter.section(f"no radiographs at {_data_dir()}: {len(left_out)} deselected")
+        for name in sorted(left_out):
+            terminalreporter.write_line(name)
 
 
 @pytest.fixture(scope="session")

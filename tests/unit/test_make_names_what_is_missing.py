@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
+
+from tests.conftest import APT
 
 ROOT = Path(__file__).parents[2]
 
@@ -47,3 +50,13 @@ def test_a_python_that_will_not_do(tmp_path: Path, fails: str, says: str) -> Non
 
 def test_no_container_engine(tmp_path: Path) -> None:
     assert "apt-get install -y podman" in make(tmp_path, "python3", "image", ENGINE="")
+
+
+def test_no_peers_are_named_with_the_one_line_that_brings_all(tmp_path: Path) -> None:
+    """The PATH has nothing but what make itself needs."""
+    for name in ("sh", "ls", "python3"):
+        (tmp_path / name).symlink_to(str(shutil.which(name)))
+    said = make(tmp_path, "python3", "peers", PATH=str(tmp_path), SHELL=str(tmp_path / "sh"))
+    assert "missing peers: storescu storescp echoscu" in said
+    assert APT in said
+    assert f"APT := {APT}\n" in (ROOT / "Makefile").read_text()
