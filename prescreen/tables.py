@@ -188,7 +188,9 @@ def show_study(record: StudyRecord, as_json: bool) -> None:
         return
     console = _console()
     console.print(f"study {record.study['study_instance_uid']}")
-    console.print(f"outcome: {record.study['outcome']} {record.study['reason'] or ''}")
+    pending = "none yet" if record.study["jobs"] else "none: nothing of it is to be screened"
+    outcome, reason = record.study["outcome"] or pending, record.study["reason"] or ""
+    console.print(f"outcome: {outcome} {reason}".rstrip())
     findings = [
         (f["label"], _number(f["probability"]), _number(f["threshold"]), f["state"], f["reason"])
         for f in record.findings

@@ -18,7 +18,7 @@ from prescreen.settings import Settings
 from prescreen.store import reader
 from prescreen.store.audit import checkpoint
 from prescreen.store.database import data_dir
-from tests.store_bench import StoreBench
+from tests.store_bench import PACS, StoreBench
 
 STUDY = "1.2.840.77"
 
@@ -73,6 +73,16 @@ def test_the_chain_as_a_line_and_as_json(bench: StoreBench) -> None:
     said = audit(bench, "verify", "--json")
     assert said.exit_code == 1
     assert json.loads(said.stdout)["first_altered"] == 1
+
+
+def test_what_is_to_become_of_a_study_is_said(bench: StoreBench) -> None:
+    assert "outcome: none yet\n" in audit(bench, "show", STUDY).stdout
+    bench.keep("1.2.840.78", 1, screenable=False)
+    said = audit(bench, "show", "1.2.840.78").stdout
+    assert "outcome: none: nothing of it is to be screened\n" in said
+    (job,) = bench.claim()
+    bench.settle(job, PACS)
+    assert "outcome: screened\n" in audit(bench, "show", STUDY).stdout
 
 
 @pytest.mark.parametrize("nothing", ["", " ", "\t"])
