@@ -2,13 +2,15 @@
 
 Every setting is documented in deploy/prescreen.toml. The environment overrides the file:
 `PRESCREEN__RECEIVE__PORT=11113` sets `port` in `[receive]`. An unknown key, a wrong type or an
-impossible value is a SettingsError that names the key, the value and the rule.
+impossible value is a SettingsError that names the key, the value and the rule, and the variable
+of the environment that it came from.
 """
 
 from __future__ import annotations
 
 import difflib
 import ipaddress
+import itertools
 import os
 import tomllib
 from collections.abc import Mapping
@@ -22,6 +24,7 @@ from pydantic import (
     ConfigDict,
     Field,
     ValidationError,
+    ValidationInfo,
     field_validator,
     model_validator,
 )
@@ -48,24 +51,67 @@ def _label(value: str) -> str:
     return value
 
 
+def _host(value: str) -> str:
+    """A name or an address that the system can be asked for."""
+    if not value or any(letter.isspace() for letter in value):
+        raise ValueError("a host name or an address, without blanks")
+    try:
+        value.encode("idna")
+    except UnicodeError:
+        rule = "between the dots of a host name are 1 to 63 letters or digits"
+        raise ValueError(f"cannot be looked up: {rule}") from None
+    return value
+
+
+def _interface(value: str) -> str:
+    """Where to listen. To Python an empty name is every interface: too much for a slip."""
+    if not value.strip():
+        raise ValueError('a host name or an address; "0.0.0.0" or "::" is every interface')
+    return _host(value)
+
+
+def _path(value: object) -> object:
+    if isinstance(value, str) and not value.strip():
+        raise ValueError("a path: an empty one would be the current folder")
+    return value
+
+
 AETitle = Annotated[str, AfterValidator(_ae_title)]
 Label = Annotated[str, AfterValidator(_label)]
+Host = Annotated[str, AfterValidator(_host)]
+HostOrNone = Annotated[str, AfterValidator(lambda value: value and _host(value))]
+Interface = Annotated[str, AfterValidator(_interface)]
+Place = Annotated[Path, BeforeValidator(_path)]
 Port = Annotated[int, Field(ge=1, le=65535)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,31}$")]
+#: A wait in seconds, a day at most.
+Seconds = Annotated[float, Field(gt=0, le=86_400)]
+#: A wait before a new try, at times doubled: the doctor blames more than a day on the clock.
+HalfDay = Annotated[float, Field(gt=0, le=43_200)]
+#: At most a hundred years: much further from now there are no dates.
+Days = Annotated[float, Field(gt=0, le=36_500)]
 
 
 class Section(BaseModel):
-    """A frozen group of settings that refuses keys it does not know."""
+    """A frozen group of settings that refuses keys it does not know, and numbers that are none."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _true_is_no_number(cls, value: object, info: ValidationInfo) -> object:
+        kind = cls.model_fields[str(info.field_name)].annotation
+        if isinstance(value, bool) and kind in (int, float):
+            raise ValueError("a number, neither true nor false")
+        return value
 
 
 class Certified(Section):
     """PEM files: our certificate (with its chain) and key, and who may vouch for the other side."""
 
-    certificate: Path
-    key: Path
-    authorities: Path
+    certificate: Place
+    key: Place
+    authorities: Place
 
 
 class ReceiveTLS(Certified):
@@ -94,6 +140,8 @@ class Peer(Section):
     @field_validator("networks")
     @classmethod
     def _networks(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if not value:
+            raise ValueError("at least one network: from none the peer could never come in")
         for network in value:
             ipaddress.ip_network(network)
         return value
@@ -103,7 +151,7 @@ class Receive(Section):
     """The Storage and Verification SCP."""
 
     ae_title: AETitle = "PRESCREEN"
-    host: str = "127.0.0.1"
+    host: Interface = "127.0.0.1"
     port: Port = 11112
     peers: tuple[Peer, ...] = ()
     max_pdu: int = Field(default=131_072, ge=4_096, le=1_048_576)
@@ -112,10 +160,10 @@ class Receive(Section):
     max_associations_per_peer: int = Field(default=20, ge=1, le=500)
     max_connections: int = Field(default=256, ge=8, le=768)
     max_waiting: int = Field(default=10_000, ge=1)
-    pdu_timeout: float = Field(default=30, gt=0)
-    acse_timeout: float = Field(default=10, gt=0)
-    dimse_timeout: float = Field(default=60, gt=0)
-    network_timeout: float = Field(default=60, gt=0)
+    pdu_timeout: Seconds = 30
+    acse_timeout: Seconds = 10
+    dimse_timeout: Seconds = 60
+    network_timeout: Seconds = 60
     clear: bool = True
     tls: ReceiveTLS | None = None
 
@@ -141,18 +189,18 @@ class Receive(Section):
 class Screen(Section):
     """When a study is due, and how it is worked on."""
 
-    quiet_period: float = Field(default=30, ge=0)
-    quiet_cap: float = Field(default=600, ge=0)
+    quiet_period: float = Field(default=30, ge=0, le=86_400)
+    quiet_cap: float = Field(default=600, ge=0, le=604_800)
     batch: int = Field(default=8, ge=1, le=64)
-    lease: float = Field(default=60, gt=0)
+    lease: Seconds = 60
     max_attempts: int = Field(default=3, ge=1, le=20)
-    stuck_seconds: float = Field(default=900, gt=0)
+    stuck_seconds: float = Field(default=900, gt=0, le=604_800)
     quality_rejections: Literal["obey", "ignore"] = "obey"
     device: Literal["auto", "cpu", "cuda"] = "auto"
     engine: Literal["auto", "torch", "compiled", "onnxruntime", "openvino"] = "auto"
     decode_workers: int = Field(default=1, ge=1, le=16)
-    decode_seconds: float = Field(default=20, gt=0)
-    decode_memory_mb: int = Field(default=2_048, ge=256)
+    decode_seconds: Seconds = 20
+    decode_memory_mb: int = Field(default=2_048, ge=256, le=1_048_576)
     max_megapixels: float = Field(default=64, gt=0, le=400)
 
     @model_validator(mode="after")
@@ -168,7 +216,7 @@ class Scope(Section):
     calling_ae_titles: tuple[AETitle, ...] = ()
     minimum_age: float = Field(default=18, ge=0, le=120)
     unknown_age: Literal["out_of_scope", "screen"] = "out_of_scope"
-    acquired_within_hours: float = Field(default=48, gt=0)
+    acquired_within_hours: float = Field(default=48, gt=0, le=100_000_000)
 
 
 #: Most urgent first: the order in which findings are shown.
@@ -200,7 +248,7 @@ class Report(Section):
     release_positives: int = Field(default=RELEASE_POSITIVES, ge=0)
     attention: Literal["off", "where_proven"] = "off"
     language: Literal["en", "de", "zh"] = "en"
-    font: Path | None = None
+    font: Place | None = None
     capture_rows: int = Field(default=1080, ge=720, le=2160)
 
     @field_validator("attention", mode="before")
@@ -245,24 +293,24 @@ class Destination(Section):
 
     name: Name
     ae_title: AETitle
-    host: str
+    host: Host
     port: Port
     calling_ae_title: AETitle | None = None
     audience: Audience = Audience.RELEASE
     test: bool = False
     objects: Objects = MODERN
-    acse_timeout: float = Field(default=10, gt=0)
-    dimse_timeout: float = Field(default=60, gt=0)
-    network_timeout: float = Field(default=60, gt=0)
-    retry_first: float = Field(default=5, gt=0)
-    retry_cap: float = Field(default=300, gt=0)
+    acse_timeout: Seconds = 10
+    dimse_timeout: Seconds = 60
+    network_timeout: Seconds = 60
+    retry_first: HalfDay = 5
+    retry_cap: HalfDay = 300
     tls: DestinationTLS | None = None
-    probe_every: float = Field(default=30, gt=0)
+    probe_every: Seconds = 30
     objects_per_minute: int = Field(default=0, ge=0)
     query: Literal["if_offered", "compare", "none"] = "if_offered"
     commitment: Literal["required", "if_offered", "none"] = "if_offered"
-    commitment_again: float = Field(default=600, gt=0)
-    commitment_days: float = Field(default=7, gt=0)
+    commitment_again: Seconds = 600
+    commitment_days: Days = 7
     rejection: Literal["113037", "113001", "none"] = "113037"
 
     @model_validator(mode="after")
@@ -271,35 +319,43 @@ class Destination(Section):
             raise ValueError('a test destination has audience = "evaluation"')
         return self
 
+    @model_validator(mode="after")
+    def _cap_is_longer(self) -> Destination:
+        # a cap alone, below the first delay as it is by default, says what is meant
+        if self.retry_cap < self.retry_first and "retry_first" in self.model_fields_set:
+            first, cap = f"{self.retry_first:g}", f"{self.retry_cap:g}"
+            raise ValueError(f"retry_cap = {cap} must not be shorter than retry_first = {first}")
+        return self
+
 
 class Housekeeping(Section):
     """Retention, room on the disk, and how often they are looked after."""
 
-    retention_days: float = Field(default=30, gt=0)
-    minimum_free_mb: int = Field(default=2_048, ge=0)
-    every_minutes: float = Field(default=10, gt=0)
-    checkpoint_hours: float = Field(default=24, gt=0)
-    certificates: tuple[Path, ...] = ()
-    certificate_warn_days: float = Field(default=30, gt=0)
+    retention_days: Days = 30
+    minimum_free_mb: int = Field(default=2_048, ge=0, le=1_000_000_000_000)
+    every_minutes: float = Field(default=10, gt=0, le=1_440)
+    checkpoint_hours: float = Field(default=24, gt=0, le=8_760)
+    certificates: tuple[Place, ...] = ()
+    certificate_warn_days: Days = 30
 
 
 class Syslog(Section):
     """The audit record repository that audit messages are sent to; without a host to none."""
 
-    host: str = ""
+    host: HostOrNone = ""
     port: Port = 6514
     transport: Literal["tls", "udp"] = "tls"
-    ca: Path | None = None
-    certificate: Path | None = None
-    key: Path | None = None
-    timeout: float = Field(default=10, gt=0)
-    every_seconds: float = Field(default=10, gt=0)
+    ca: Place | None = None
+    certificate: Place | None = None
+    key: Place | None = None
+    timeout: Seconds = 10
+    every_seconds: Seconds = 10
 
 
 class Metrics(Section):
     """Figures for Prometheus over HTTP; port 0: none."""
 
-    host: str = "127.0.0.1"
+    host: Interface = "127.0.0.1"
     port: int = Field(default=0, ge=0, le=65535)
 
 
@@ -320,8 +376,8 @@ class Settings(BaseSettings):
         env_nested_delimiter="__",
     )
 
-    data_dir: Path = Path("/var/lib/prescreen")
-    weights_dir: Path | None = None
+    data_dir: Place = Path("/var/lib/prescreen")
+    weights_dir: Place | None = None
     receive: Receive = Receive()
     screen: Screen = Screen()
     scope: Scope = Scope()
@@ -350,6 +406,16 @@ class Settings(BaseSettings):
         names = [destination.name for destination in value]
         if len(set(names)) != len(names):
             raise ValueError("destinations have different names")
+        return value
+
+    @field_validator("metrics")
+    @classmethod
+    def _port_is_its_own(cls, value: Metrics, info: ValidationInfo) -> Metrics:
+        receive: Receive | None = info.data.get("receive")
+        if receive and receive.clear and value.port == receive.port:
+            raise ValueError("port must differ from receive.port")
+        if receive and receive.tls and value.port == receive.tls.port:
+            raise ValueError("port must differ from receive.tls.port")
         return value
 
     @property
@@ -401,24 +467,33 @@ def _read(path: Path) -> dict[str, Any]:
 def _refuse_unknown_environment(environment: Mapping[str, str] | None = None) -> None:
     for name in environment if environment is not None else os.environ:
         if name.startswith("PRESCREEN__"):
-            key = name.removeprefix("PRESCREEN__").split("__")[0].lower()
-            if key not in Settings.model_fields:
+            key, _, nested = name.removeprefix("PRESCREEN__").lower().partition("__")
+            if key not in Settings.model_fields or (nested and key not in _SECTIONS):
                 raise SettingsError(f"environment {name}: unknown key{_suggest(key, Settings)}")
 
 
 def _explain(where: str, error: ValidationError) -> str:
     lines = []
     for fault in error.errors(include_url=False):
+        variable = _variable_of(fault["loc"])
+        source = f"environment {variable}" if variable else where
         key = ".".join(str(part) for part in fault["loc"])
         if fault["type"] == "extra_forbidden":
             section = _section_at(fault["loc"][:-1])
-            lines.append(f"{where}: {key}: unknown key{_suggest(str(fault['loc'][-1]), section)}")
+            lines.append(f"{source}: {key}: unknown key{_suggest(str(fault['loc'][-1]), section)}")
         elif fault["type"] == "missing":
-            lines.append(f"{where}: {key}: is required")
+            lines.append(f"{source}: {key}: is required")
         else:
             rule = fault["msg"].removeprefix("Value error, ")
-            lines.append(f"{where}: {key} = {_shown(fault['input'])}: {rule}")
+            lines.append(f"{source}: {key} = {_shown(fault['input'])}: {rule}")
     return "\n".join(lines)
+
+
+def _variable_of(location: tuple[int | str, ...]) -> str | None:
+    """The variable of the environment that set what is there: a list as a whole."""
+    names = itertools.takewhile(lambda part: isinstance(part, str), location)
+    wanted = "__".join(["PRESCREEN", *map(str, names)])
+    return next((name for name in os.environ if name.upper() == wanted.upper()), None)
 
 
 def _shown(value: object) -> str:
