@@ -6,7 +6,6 @@ Prints one JSON object: CPU and wall-clock milliseconds an image of the networks
 from __future__ import annotations
 
 import json
-import os
 import sys
 from pathlib import Path
 
@@ -20,7 +19,6 @@ from prescreen.settings import Settings
 
 def main(file: str, images: str) -> None:
     """One batch to warm up, then as many as hold `images`."""
-    node.let_waiting_threads_sleep(os.environ)
     from prescreen.nets.screener import BATCH, Screener
 
     _, radiograph = read_image(

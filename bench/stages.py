@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import functools
 import json
-import os
 import sys
 import threading
 import time
@@ -114,7 +113,6 @@ def main(config: str, log: str) -> None:
     settings, stop, stopwatch = load(Path(config)), threading.Event(), Stopwatch()
     logs.configure(settings.log)
     stop_on_signals(stop.set)
-    node.let_waiting_threads_sleep(os.environ)
     stopwatch.watch_networks()
     stopwatch.watch_the_rest()
     screen = pipeline.screen

@@ -4,4 +4,11 @@ Five verbs, one word each: receive → keep → screen → report → deliver.
 Not a medical device; for research and evaluation.
 """
 
+import os
+
+from prescreen.threads import let_waiting_threads_sleep
+
 __version__ = "0.1.0"
+
+# here, because nothing of the package can be imported before it, and with that numpy and torch
+let_waiting_threads_sleep(os.environ)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import datetime
 import json
 import logging
-import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -57,7 +56,6 @@ def screen(
     objects found no room. A file that cannot be read is `not_screened` with a reason.
     """
     _make(out)
-    node.let_waiting_threads_sleep(os.environ)
     from prescreen.nets.screener import Screener
 
     device, engine = node.device_of(settings), settings.screen.engine

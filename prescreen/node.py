@@ -13,7 +13,7 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Callable, MutableMapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, ExitStack, closing
 from dataclasses import dataclass
 from functools import partial
@@ -148,15 +148,6 @@ def shipped_weights() -> Path:
     return inside if inside.is_dir() else here.parent / "weights"
 
 
-def let_waiting_threads_sleep(environment: MutableMapping[str, str]) -> None:
-    """Let OpenMP's threads sleep while they wait for each other; of use before torch is imported.
-
-    By default they spin. Where processes outnumber processors, a spinning thread keeps the one it
-    waits for from running: the networks then take many times the CPU, and of the time.
-    """
-    environment.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-
-
 def open_decoder(settings: Settings) -> Decoder:
     """The child processes that decode, with the settings' limits; to be closed.
 
@@ -261,7 +252,6 @@ def screen(
     with ExitStack() as stack:
         stack.enter_context(_guard(settings, "screen"))
         store = open_store(settings, crash)
-        let_waiting_threads_sleep(os.environ)
         keep_freed()
         decoder = stack.enter_context(open_decoder(settings))
         choices = Choices(store.engine)

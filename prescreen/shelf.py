@@ -116,7 +116,6 @@ def verify(folder: Path) -> Manifest:
 
     Raises WeightsError where a file, a digest, a tensor or an answer is not as it has to be.
     """
-    node.let_waiting_threads_sleep(os.environ)
     import numpy as np
 
     from prescreen.errors import UnusableImage
