@@ -36,7 +36,6 @@ from prescreen.errors import (
 from prescreen.lightbox import Decoder, Image
 from prescreen.screening import Screener
 from prescreen.settings import Destination, Screen, Settings
-from prescreen.store.intake import let_go
 from prescreen.store.outbox import Outbox
 from prescreen.store.queue import Queue
 from prescreen.store.rejections import RECALLED
@@ -120,7 +119,7 @@ def keep(
     if disposition is Disposition.DUPLICATE:
         spool.remove(kept.path)
     elif reason is not None:  # nothing will look at its pixels
-        let_go(kept.path)
+        spool.let_go(kept.path)
 
 
 def require_room(spool: Spool, minimum_free: int) -> None:
@@ -257,8 +256,6 @@ def _settle(job: Job, results: Results, tools: Tools, error: str | None = None) 
         tools.settings.destinations,
         error,
     )
-    for instance in job.instances:
-        let_go(instance.path)
 
 
 def _failed(job: Job, tools: Tools, error: Exception) -> None:
@@ -383,7 +380,6 @@ def _send(delivery: Delivery, route: Route) -> bool:
         return False
     route.crash("deliver.sent")
     route.outbox.delivered(delivery, status, route.prove())
-    let_go(delivery.path)
     return True
 
 

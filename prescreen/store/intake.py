@@ -15,6 +15,7 @@ import errno
 import hashlib
 import mmap
 import os
+import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -43,6 +44,8 @@ _SYNC_FILE_RANGE_WRITE = 2  # linux/fs.h
 _sync_file_range = getattr(ctypes.CDLL(None), "sync_file_range", None)
 
 
+#: Bytes of what was written last that the kernel is left to hold: the studies of a busy hour.
+HELD = 256 << 20
 #: Seconds for which a file that was written here is taken to lie in the kernel's memory still.
 FRESH = 600.0
 _STARTED = time.time()
@@ -64,20 +67,62 @@ def is_untouched(path: Path, kept_at: datetime.datetime | None) -> bool:
 def let_go(path: Path) -> None:
     """Let the kernel drop the content of a durable file that nobody is likely to read soon.
 
-    Left to itself it keeps the megabytes of every study, for which what is used over and over makes
-    way; and new memory for the next study costs more than writing it, above all where a host lends
-    it. Whoever reads the file later reads the disk: it is no longer untouched. What cannot be
-    dropped stays.
+    Whoever reads the file later reads the disk: it is no longer untouched. What cannot be dropped
+    stays.
     """
     with contextlib.suppress(OSError):
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         try:
-            os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
             status = os.fstat(descriptor)
             # sets ctime, by which `is_untouched` goes, and leaves what a sweep goes by
             os.utime(descriptor, ns=(status.st_atime_ns, status.st_mtime_ns))
+            os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
         finally:
             os.close(descriptor)
+
+
+class Lately:
+    """The files written last, whose content the kernel holds; the oldest make way for new ones.
+
+    Left to itself the kernel keeps the megabytes of every study, for which what is used over and
+    over makes way. Dropped at once, their memory goes back to where it came from, and new memory
+    for the next study costs more than writing it, above all where a host lends it. So up to `most`
+    bytes are held, and what is more is let go just before as much is written: that takes its place.
+    Used from any thread.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._held: dict[Path, int] = {}  # oldest first
+        self._size = 0
+        self._lock = threading.Lock()
+
+    def add(self, path: Path, size: int) -> None:
+        """Hold a file that was written, for a while."""
+        with self._lock:
+            self._held[path] = size
+            self._size += size
+
+    def make_way(self) -> None:
+        """Let go of the oldest while there are more bytes than are to be held."""
+        with self._lock:
+            surplus = []
+            while self._size > self._most:
+                oldest = next(iter(self._held))
+                self._size -= self._held.pop(oldest)
+                surplus.append(oldest)
+        for path in surplus:
+            let_go(path)
+
+    def drop(self, path: Path) -> None:
+        """Let go of a file now: nobody is going to read it soon."""
+        self.forget(path)
+        let_go(path)
+
+    def forget(self, path: Path) -> None:
+        """A file is no more, or is let go."""
+        with self._lock:
+            self._size -= self._held.pop(path, 0)
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from prescreen.errors import PrescreenError, StoreError, UnusableImage
-from prescreen.store.intake import Intake, Kept, fsync, is_untouched, mapped
+from prescreen.store.intake import HELD, Intake, Kept, Lately, fsync, is_untouched, mapped
 from prescreen.study import Content, Unfinished
 
 
@@ -41,11 +41,17 @@ class Swept:
 class Spool:
     """The spool under one data directory; its folders are created when they are missing.
 
-    `crash` is called with the name of each crash point; tests end the process there.
+    `crash` is called with the name of each crash point; tests end the process there. `held` is how
+    many bytes of what was written last the kernel is left to hold.
     Raises StoreError where a folder cannot be created or written.
     """
 
-    def __init__(self, data_dir: Path, crash: Callable[[str], None] = lambda point: None) -> None:
+    def __init__(
+        self,
+        data_dir: Path,
+        crash: Callable[[str], None] = lambda point: None,
+        held: int = HELD,
+    ) -> None:
         self.data_dir = Path(data_dir).absolute()
         self.root = self.data_dir / "spool"
         self._received = self.root / "received"
@@ -53,6 +59,7 @@ class Spool:
         self._quarantine = self.root / "quarantine"
         self._draft = self.root / "draft"
         self._crash = crash
+        self._lately = Lately(held)
         with mapped(self.data_dir):
             self._create()
 
@@ -82,6 +89,7 @@ class Spool:
 
         Raises OutOfResources where there is no room, StoreError where it cannot be created.
         """
+        self._lately.make_way()
         name = uuid.uuid4().hex
         folder = self._received / name[:2]
         with mapped(folder):
@@ -96,8 +104,11 @@ class Spool:
         Raises OutOfResources where there is no room (nothing is left behind), StoreError where
         the folder cannot be written.
         """
-        if isinstance(content, Intake):
-            return content.finish()
+        kept = content.finish() if isinstance(content, Intake) else self._copied(content)
+        self._lately.add(kept.path, kept.size)
+        return kept
+
+    def _copied(self, content: Unfinished | Content) -> Kept:
         intake = self.begin()
         try:
             held = content if isinstance(content, bytes | mmap.mmap) else content.content()
@@ -107,8 +118,13 @@ class Spool:
             intake.discard()
             raise
 
+    def let_go(self, path: Path) -> None:
+        """Let the kernel drop the content of a kept file that nobody is going to read soon."""
+        self._lately.drop(path)
+
     def draft(self, job_id: int) -> Path:
         """A new, empty folder in which the results of a job are written."""
+        self._lately.make_way()
         path = self._draft / f"{int(job_id)}-{uuid.uuid4().hex}"
         with mapped(self._draft):
             path.mkdir(mode=0o750)
@@ -124,6 +140,8 @@ class Spool:
         with mapped(self._results):
             if not results.is_dir():
                 self._rename_whole(draft, results)
+                for file in results.iterdir():
+                    self._lately.add(file, file.stat().st_size)
         if draft.exists():
             shutil.rmtree(draft, ignore_errors=True)
         return results
@@ -173,6 +191,7 @@ class Spool:
                 shutil.rmtree(inside)
             else:
                 inside.unlink(missing_ok=True)
+                self._lately.forget(path)
 
     def verify(self, path: Path, sha256: str, kept_at: datetime.datetime | None = None) -> None:
         """Raise UnusableImage (`file_missing`, `file_damaged`) unless the bytes are as kept.

@@ -1,4 +1,4 @@
-"""What was screened or sent leaves the kernel's memory, and is digested if it is read again."""
+"""What is done with leaves the kernel's memory, and is digested if it is read again."""
 
 from __future__ import annotations
 
@@ -12,14 +12,11 @@ from pathlib import Path
 import pytest
 from pydicom.uid import CTImageStorage
 
-from prescreen import pipeline
 from prescreen.dicom.decode import Decoder
 from prescreen.errors import UnusableImage
-from prescreen.pipeline import Route
 from prescreen.store import intake
 from prescreen.store.spool import Spool
 from tests.parcels import SUCCESS, Parcels, chest
-from tests.store_bench import PACS, StoreBench
 
 
 class Watched(set[int]):
@@ -55,36 +52,45 @@ def _received(parcels: Parcels) -> Path:
     return path
 
 
-def test_a_radiograph_makes_room_once_it_is_answered(parcels: Parcels, dropped: Watched) -> None:
-    assert parcels.keep(chest()) == SUCCESS
-    received = _received(parcels)
-    assert not dropped.has(received), "it is about to be screened"
-    parcels.answer()
-    assert dropped.has(received)
-
-
 def test_what_is_not_screened_makes_room_at_once(parcels: Parcels, dropped: Watched) -> None:
     assert parcels.keep(chest(SOPClassUID=CTImageStorage, Modality="CT")) == SUCCESS
     assert dropped.has(_received(parcels))
 
 
-class Peer:
-    """Takes all it is sent."""
+def test_the_oldest_makes_way_for_what_comes_once_there_is_more_than_is_held(
+    tmp_path: Path, dropped: Watched
+) -> None:
+    spool = Spool(tmp_path, held=2_500)
+    first, second, third = (spool.keep(bytes(1_000)).path for _ in range(3))
+    assert not dropped, "what came last is about to be screened"
+    spool.begin()  # something comes in
+    assert dropped.has(first)
+    assert not dropped.has(second)
+    assert not dropped.has(third)
 
-    def send(self, part10: Path | bytes) -> int:
-        return 0x0000
+
+def test_results_make_way_for_results(tmp_path: Path, dropped: Watched) -> None:
+    spool = Spool(tmp_path, held=1_500)
+    published = []
+    for job in (1, 2):
+        draft = spool.draft(job)
+        (draft / "report.dcm").write_bytes(bytes(1_000))
+        published.append(spool.publish(job, draft) / "report.dcm")
+    assert not dropped, "what was written last is about to be sent"
+    spool.draft(3)
+    assert dropped.has(published[0])
+    assert not dropped.has(published[1])
 
 
-def test_a_result_makes_room_once_it_is_delivered(tmp_path: Path, dropped: Watched) -> None:
-    bench = StoreBench(tmp_path)
-    bench.destinations.go_live("pacs", "me", "test")
-    bench.screened("1.2.1", PACS)
-    (delivery,) = bench.outbox.claim("pacs", 60)
-    delivery.path.parent.mkdir(exist_ok=True)
-    delivery.path.write_bytes(b"a report")
-    route = Route(PACS, bench.outbox, Peer(), lambda: bench.now)  # type: ignore[arg-type]
-    pipeline.deliver([delivery], route)
-    assert dropped.has(delivery.path)
+def test_what_was_let_go_or_removed_takes_no_place(tmp_path: Path, dropped: Watched) -> None:
+    spool = Spool(tmp_path, held=2_500)
+    ignored, removed, kept = (spool.keep(bytes(1_000)).path for _ in range(3))
+    spool.let_go(ignored)
+    assert dropped.has(ignored)
+    spool.remove(removed)
+    spool.keep(bytes(1_000))
+    spool.begin()
+    assert not dropped.has(kept)
 
 
 def test_what_was_let_go_is_digested_before_it_is_read_again(tmp_path: Path) -> None:
