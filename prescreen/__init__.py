@@ -6,9 +6,9 @@ Not a medical device; for research and evaluation.
 
 import os
 
-from prescreen.threads import let_waiting_threads_sleep
+from prescreen.libraries import tell_libraries
 
 __version__ = "0.1.0"
 
 # here, because nothing of the package can be imported before it, and with that numpy and torch
-let_waiting_threads_sleep(os.environ)
+tell_libraries(os.environ)

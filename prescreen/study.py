@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import datetime
 import enum
+import functools
 import mmap
 import uuid
 from collections.abc import Mapping
@@ -261,14 +262,14 @@ class Anatomy:
     masks: BoolArray
     certainty: tuple[float, float, float]
 
-    @property
+    @functools.cached_property
     def area(self) -> tuple[float, float, float]:
         """Share of the radiograph's area that each organ covers, 0…1."""
         height, width = self.masks.shape[1:]
         left, right, heart = (float(np.count_nonzero(m)) / (height * width) for m in self.masks)
         return left, right, heart
 
-    @property
+    @functools.cached_property
     def cardiac_diameter(self) -> tuple[float, float, float] | None:
         """Widest extent of the heart: (row, first column, last column) as shares 0…1 of the grid.
 
@@ -277,7 +278,7 @@ class Anatomy:
         """
         return _extent(self.masks[2])
 
-    @property
+    @functools.cached_property
     def thoracic_diameter(self) -> tuple[float, float, float] | None:
         """Greatest inner width of the thorax: (row, first column, last column), shares 0…1.
 
@@ -287,7 +288,7 @@ class Anatomy:
             return None
         return _widest_row(self.masks[0] | self.masks[1])
 
-    @property
+    @functools.cached_property
     def cardiothoracic_ratio(self) -> float | None:
         """Cardiac over thoracic diameter, or None where an organ is missing."""
         cardiac, thoracic = self.cardiac_diameter, self.thoracic_diameter

@@ -67,6 +67,7 @@ _NEEDED: Mapping[str, tuple[str, ...]] = {
         *("DimensionIndexSequence", "PerFrameFunctionalGroupsSequence"),
     ),
 }
+_MEGABYTE = 1 << 20
 #: Bytes of an item that is looked at once and remembered: codes, units, names of algorithms.
 _SMALL = 320
 #: What no region of ours is: the networks flag, they do not locate.
@@ -197,7 +198,8 @@ def _text(ds: _DataSet, keyword: str) -> str:
 def _of_second_reader(ds: _DataSet, part10: bytes) -> Iterator[str]:
     """What pydicom reads has the same attributes, and its sequences as many items."""
     try:
-        theirs = pydicom.dcmread(BytesIO(part10))
+        # what is of megabytes is stepped over, not copied
+        theirs = pydicom.dcmread(BytesIO(part10), defer_size=_MEGABYTE)
         same = set(map(int, theirs.keys())) == set(ds) and all(
             len(theirs[tag].value) == len(element.items)
             for tag, element in ds.items()

@@ -21,7 +21,7 @@ from prescreen.study import FloatArray, Radiograph
 _SQUARE = 0.01
 #: Beyond this the spacing is a mistake, and is not followed.
 _STRETCH = 8.0
-_BLOCK = 1 << 15  # pixels looked up at once, so that numpy's index copy stays in the cache
+_BLOCK = 1 << 16  # pixels looked up at once, so that numpy's index copy stays in the cache
 #: Rows and columns of which nothing that looks at a radiograph wants more: the networks see 512,
 #: the page of a capture of the usual size shows 900.
 LEAST_SIDE = 900
