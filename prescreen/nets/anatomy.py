@@ -30,7 +30,7 @@ def anatomy_of(sigmoids: FloatArray) -> Anatomy:
     fine = doubled(doubled(sigmoids[:, rows, columns], axis=1), axis=2)
     drawn = fine > THRESHOLD
     drawn[:2] &= ~drawn[2]
-    drawn = np.stack([filled(largest_piece(mask)) for mask in drawn])
+    drawn = np.stack([solid(mask) for mask in drawn])
     drawn[:2] &= ~drawn[2]
     rows, columns = (slice(2 * side.start, 2 * side.stop) for side in (rows, columns))
     masks[:, rows, columns] = drawn
@@ -62,11 +62,25 @@ def _around(mask: BoolArray) -> tuple[slice, slice]:
 
 def doubled(values: FloatArray, axis: int) -> FloatArray:
     """Twice as many values along the axis, each between its neighbours; the outermost go on."""
-    cells = np.moveaxis(values, axis, 0)
-    before, after = np.concatenate([cells[:1], cells[:-1]]), np.concatenate([cells[1:], cells[-1:]])
-    halves = np.stack([cells + (before - cells) / 4, cells + (after - cells) / 4], axis=1)
-    twice = halves.reshape(2 * len(cells), *cells.shape[1:])
-    return np.asarray(np.moveaxis(twice, 0, axis), np.float32)
+    shape = list(values.shape)
+    shape[axis] *= 2
+    twice = np.empty(shape, np.float32)
+    cells, halves = np.moveaxis(values, axis, 0), np.moveaxis(twice, axis, 0)
+    halves[:1], halves[-1:] = cells[:1], cells[-1:]
+    quarters = (cells[1:] - cells[:-1]) / 4
+    np.add(cells[:-1], quarters, out=halves[1:-1:2])
+    np.subtract(cells[1:], quarters, out=halves[2::2])
+    return twice
+
+
+def solid(mask: BoolArray) -> BoolArray:
+    """`filled(largest_piece(mask))`, which most masks are already: then it is returned as it is."""
+    rows, starts, ends = _runs(mask)
+    touching = _touching(rows, starts, ends, mask.shape[1])
+    is_one = rows.size > 0 and not _pieces(len(rows), touching).any()
+    if is_one and _has_no_hole(rows, touching):
+        return mask
+    return filled(mask if is_one else largest_piece(mask))
 
 
 def largest_piece(mask: BoolArray) -> BoolArray:
@@ -82,9 +96,7 @@ def largest_piece(mask: BoolArray) -> BoolArray:
 def filled(mask: BoolArray) -> BoolArray:
     """The (h, w) mask, one 4-connected piece, and whatever it encloses."""
     rows, starts, ends = _runs(mask)
-    joints = len(_touching(rows, starts, ends, mask.shape[1])[0])
-    # runs less joints are pieces less holes (Euler), where joints at corners count for neither
-    if rows.size - joints == min(rows.size, 1):
+    if _has_no_hole(rows, _touching(rows, starts, ends, mask.shape[1])):
         return mask
     outside = np.pad(~mask, 1, constant_values=True)
     rows, starts, ends = _runs(outside)
@@ -92,6 +104,14 @@ def filled(mask: BoolArray) -> BoolArray:
     around = _painted(outside.shape, *(a[piece == piece[0]] for a in (rows, starts, ends)))
     result: BoolArray = ~around[1:-1, 1:-1]
     return result
+
+
+def _has_no_hole(rows: _Places, touching: tuple[_Places, _Places]) -> bool:
+    """Whether the runs of one piece, or of none, enclose nothing.
+
+    Runs less joints are pieces less holes (Euler), where joints at corners count for neither.
+    """
+    return rows.size - touching[0].size == min(rows.size, 1)
 
 
 def _runs(mask: BoolArray) -> tuple[_Places, _Places, _Places]:
@@ -117,8 +137,21 @@ def _touching(rows: _Places, starts: _Places, ends: _Places, width: int) -> tupl
 
 
 def _pieces(count: int, touching: tuple[_Places, _Places]) -> _Places:
-    """For each run the first run of its piece: union-find over those that touch."""
-    parent = list(range(count))
+    """For each run the first run of its piece: union-find over those that touch.
+
+    Each run hangs from the first that touches it from above; whole chains are followed at once.
+    Where it touches more of them, which is rare, their chains are joined one by one.
+    """
+    upper, lower = touching
+    above = np.arange(count)
+    is_first = np.diff(lower, prepend=-1) > 0
+    above[lower[is_first]] = upper[is_first]
+    while True:
+        further = above[above]
+        if (further == above).all():
+            break
+        above = further
+    parent = {root: root for root in np.unique(above).tolist()}
 
     def root(i: int) -> int:
         while parent[i] != i:
@@ -126,10 +159,15 @@ def _pieces(count: int, touching: tuple[_Places, _Places]) -> _Places:
             i = parent[i]
         return i
 
-    for upper, lower in zip(*(side.tolist() for side in touching), strict=True):
-        a, b = root(upper), root(lower)
+    joined = ~is_first
+    for one, other in zip(above[upper[joined]].tolist(), above[lower[joined]].tolist(), strict=True):
+        a, b = root(one), root(other)
         parent[max(a, b)] = min(a, b)
-    return np.array([root(i) for i in range(count)])
+    first = np.arange(count)
+    for i in parent:
+        first[i] = root(i)
+    found: _Places = first[above]
+    return found
 
 
 def _painted(shape: tuple[int, ...], rows: _Places, starts: _Places, ends: _Places) -> BoolArray:
