@@ -39,6 +39,7 @@ def run(settings: Settings, config: Path | None) -> list[Check]:
     checks.append(_tried("attention", lambda: _attention(settings)))
     checks.append(_tried("language", lambda: _language(settings)))
     checks.append(_tried("engine", lambda: _engine(settings)))
+    checks.append(_tried("device", lambda: _device(settings)))
     checks.append(_tried("store", lambda: _store(settings)))
     checks.append(_tried("privacy", lambda: others_may_not_read(settings)))
     checks.append(_tried("room", lambda: _room(settings)))
@@ -127,6 +128,22 @@ def _engine(settings: Settings) -> str:
     reasons = "; ".join(str(reason) for reason in last.detail.get("passed_over", []))
     said = f"{last.detail['engine']} since {last.at:%Y-%m-%d %H:%M} UTC"
     return f"{said} ({reasons})" if reasons else said
+
+
+def _device(settings: Settings) -> str:
+    wanted = settings.screen.device
+    if wanted == "auto":
+        return "a GPU where one can be used, else the processor"
+    if wanted == "cuda":
+        from prescreen.nets.screener import has_gpu  # torch takes seconds to load
+
+        if not has_gpu():
+            raise SettingsError(
+                "screen.device = 'cuda': no GPU can be used here; until its driver is mended the "
+                "networks run on the processor, as with screen.device = 'cpu'"
+            )
+        return "the GPU"
+    return "the processor"
 
 
 def _order(wanted: str) -> str:

@@ -160,7 +160,9 @@ def _pieces(count: int, touching: tuple[_Places, _Places]) -> _Places:
         return i
 
     joined = ~is_first
-    for one, other in zip(above[upper[joined]].tolist(), above[lower[joined]].tolist(), strict=True):
+    for one, other in zip(
+        above[upper[joined]].tolist(), above[lower[joined]].tolist(), strict=True
+    ):
         a, b = root(one), root(other)
         parent[max(a, b)] = min(a, b)
     first = np.arange(count)

@@ -76,11 +76,16 @@ def modules(loaded: Mapping[str, weights.Weights]) -> dict[str, nn.Module]:
     }
 
 
+def has_gpu() -> bool:
+    """Whether torch can use a GPU here."""
+    return torch.cuda.is_available()
+
+
 def usable(device: str | None) -> str:
     """The device, or the CPU where no GPU can be used: slower, and the answers are the same."""
     if device not in (None, "cuda"):
         return device
-    if torch.cuda.is_available():
+    if has_gpu():
         return "cuda"
     if device == "cuda":
         logger.error("screen.device = cuda: no GPU can be used; the networks run on the CPU")
