@@ -36,6 +36,7 @@ from prescreen.errors import (
 from prescreen.lightbox import Decoder, Image
 from prescreen.screening import Screener
 from prescreen.settings import Destination, Screen, Settings
+from prescreen.store.intake import done_with
 from prescreen.store.outbox import Outbox
 from prescreen.store.queue import Queue
 from prescreen.store.rejections import RECALLED
@@ -256,6 +257,8 @@ def _settle(job: Job, results: Results, tools: Tools, error: str | None = None) 
         tools.settings.destinations,
         error,
     )
+    for instance in job.instances:
+        done_with(instance.path, instance.received_at)
 
 
 def _failed(job: Job, tools: Tools, error: Exception) -> None:
@@ -380,6 +383,7 @@ def _send(delivery: Delivery, route: Route) -> bool:
         return False
     route.crash("deliver.sent")
     route.outbox.delivered(delivery, status, route.prove())
+    done_with(delivery.path, delivery.created_at)
     return True
 
 

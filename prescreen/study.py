@@ -256,7 +256,8 @@ class Anatomy:
 
     `masks` is bool, (3, height, width), in the order of ORGANS, on a grid that spans the whole
     radiograph (row r of the grid covers r/height … (r+1)/height of its rows). `certainty` is the
-    mean sigmoid inside each mask, 0…1, zero where the mask is empty.
+    mean sigmoid inside each mask, 0…1, zero where the mask is empty. Nobody writes into the masks:
+    what is measured on them is measured once.
     """
 
     masks: BoolArray

@@ -13,6 +13,7 @@ import ctypes
 import datetime
 import errno
 import hashlib
+import itertools
 import mmap
 import os
 import threading
@@ -44,8 +45,10 @@ _SYNC_FILE_RANGE_WRITE = 2  # linux/fs.h
 _sync_file_range = getattr(ctypes.CDLL(None), "sync_file_range", None)
 
 
-#: Bytes of what was written last that the kernel is left to hold: the studies of a busy hour.
+#: Bytes of what a process wrote last that the kernel is left to hold: thirty studies of 8 MB.
 HELD = 256 << 20
+#: Files that are remembered for that at most, and looked at when something is to be written.
+_MOST_HELD, _LOOKED_AT = 4_096, 8
 #: Seconds for which a file that was written here is taken to lie in the kernel's memory still.
 FRESH = 600.0
 _STARTED = time.time()
@@ -73,12 +76,29 @@ def let_go(path: Path) -> None:
     with contextlib.suppress(OSError):
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         try:
-            status = os.fstat(descriptor)
-            # sets ctime, by which `is_untouched` goes, and leaves what a sweep goes by
-            os.utime(descriptor, ns=(status.st_atime_ns, status.st_mtime_ns))
+            _touch(path)
             os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
         finally:
             os.close(descriptor)
+
+
+def done_with(path: Path, kept_at: datetime.datetime | None) -> None:
+    """Say of a file that was read for the last time for now: whoever wrote it may let it go.
+
+    What was read from the disk, of an earlier life of the node or after it was let go, nobody else
+    knows of: it is let go at once.
+    """
+    with contextlib.suppress(OSError):
+        if is_untouched(path, kept_at):
+            _touch(path)
+        else:
+            let_go(path)
+
+
+def _touch(path: Path) -> None:
+    """Set ctime, by which `is_untouched` goes, and leave what a sweep goes by."""
+    status = path.stat()
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
 
 
 class Lately:
@@ -87,30 +107,42 @@ class Lately:
     Left to itself the kernel keeps the megabytes of every study, for which what is used over and
     over makes way. Dropped at once, their memory goes back to where it came from, and new memory
     for the next study costs more than writing it, above all where a host lends it. So up to `most`
-    bytes are held, and what is more is let go just before as much is written: that takes its place.
+    bytes are held, and of what is more those files that somebody is `done_with` are let go just
+    before as much is written: that takes their place. What is still to be read stays. Of files that
+    others removed or moved nothing is left but their size, until their turn comes.
     Used from any thread.
     """
 
     def __init__(self, most: int) -> None:
         self._most = most
-        self._held: dict[Path, int] = {}  # oldest first
+        self._held: dict[Path, tuple[int, int]] = {}  # size and ctime; oldest first
         self._size = 0
         self._lock = threading.Lock()
 
-    def add(self, path: Path, size: int) -> None:
-        """Hold a file that was written, for a while."""
-        with self._lock:
-            self._held[path] = size
-            self._size += size
+    def add(self, path: Path) -> None:
+        """Hold a file that was written."""
+        with contextlib.suppress(OSError), self._lock:
+            status = path.stat()
+            self._forget(path)
+            self._held[path] = status.st_size, status.st_ctime_ns
+            self._size += status.st_size
+            if len(self._held) > _MOST_HELD:
+                self._forget(next(iter(self._held)))
 
     def make_way(self) -> None:
-        """Let go of the oldest while there are more bytes than are to be held."""
+        """Let go of the oldest that are done with while more bytes are held than are to be."""
+        surplus = []
         with self._lock:
-            surplus = []
-            while self._size > self._most:
-                oldest = next(iter(self._held))
-                self._size -= self._held.pop(oldest)
-                surplus.append(oldest)
+            for path in list(itertools.islice(self._held, _LOOKED_AT)):
+                if self._size <= self._most:
+                    break
+                size, changed = self._held[path]
+                self._forget(path)
+                if _changed(path) == changed:  # nobody is done with it: it waits for another turn
+                    self._held[path] = size, changed
+                    self._size += size
+                else:
+                    surplus.append(path)
         for path in surplus:
             let_go(path)
 
@@ -122,7 +154,19 @@ class Lately:
     def forget(self, path: Path) -> None:
         """A file is no more, or is let go."""
         with self._lock:
-            self._size -= self._held.pop(path, 0)
+            self._forget(path)
+
+    def _forget(self, path: Path) -> None:
+        size, _ = self._held.pop(path, (0, 0))
+        self._size -= size
+
+
+def _changed(path: Path) -> int | None:
+    """When anything of the file changed; None where it is not there."""
+    try:
+        return path.stat().st_ctime_ns
+    except OSError:
+        return None
 
 
 @dataclass(frozen=True)

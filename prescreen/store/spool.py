@@ -105,7 +105,7 @@ class Spool:
         the folder cannot be written.
         """
         kept = content.finish() if isinstance(content, Intake) else self._copied(content)
-        self._lately.add(kept.path, kept.size)
+        self._lately.add(kept.path)
         return kept
 
     def _copied(self, content: Unfinished | Content) -> Kept:
@@ -139,16 +139,17 @@ class Spool:
         results = self._results / str(int(job_id))
         with mapped(self._results):
             if not results.is_dir():
-                self._rename_whole(draft, results)
-                for file in results.iterdir():
-                    self._lately.add(file, file.stat().st_size)
+                for name in self._rename_whole(draft, results):
+                    self._lately.add(results / name)
         if draft.exists():
             shutil.rmtree(draft, ignore_errors=True)
         return results
 
-    def _rename_whole(self, draft: Path, results: Path) -> None:
-        for file in sorted(draft.iterdir()):
-            fsync(file)
+    def _rename_whole(self, draft: Path, results: Path) -> list[str]:
+        """The names of the objects, of which those that exist already may have none."""
+        names = sorted(file.name for file in draft.iterdir())
+        for name in names:
+            fsync(draft / name)
         fsync(draft)
         self._crash("report.before_rename")
         try:
@@ -158,6 +159,7 @@ class Spool:
                 raise
         fsync(self._results)
         self._crash("report.renamed")
+        return [name for name in names if name.endswith(".dcm")]
 
     def results(self, job_id: int) -> Path | None:
         """The results folder of a job, or None while there is none."""

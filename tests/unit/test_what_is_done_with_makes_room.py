@@ -6,17 +6,21 @@ import datetime
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from pydicom.uid import CTImageStorage
 
+from prescreen import pipeline
 from prescreen.dicom.decode import Decoder
 from prescreen.errors import UnusableImage
+from prescreen.pipeline import Route
 from prescreen.store import intake
 from prescreen.store.spool import Spool
 from tests.parcels import SUCCESS, Parcels, chest
+from tests.store_bench import PACS, StoreBench
 
 
 class Watched(set[int]):
@@ -57,16 +61,39 @@ def test_what_is_not_screened_makes_room_at_once(parcels: Parcels, dropped: Watc
     assert dropped.has(_received(parcels))
 
 
+def _done_with(*paths: Path) -> None:
+    """As screening and sending say it; the kernel's clock for files ticks slowly."""
+    for path in paths:
+        before = path.stat().st_ctime_ns
+        while path.stat().st_ctime_ns == before:
+            intake.done_with(path, datetime.datetime.now(datetime.UTC))
+
+
 def test_the_oldest_makes_way_for_what_comes_once_there_is_more_than_is_held(
     tmp_path: Path, dropped: Watched
 ) -> None:
     spool = Spool(tmp_path, held=2_500)
     first, second, third = (spool.keep(bytes(1_000)).path for _ in range(3))
-    assert not dropped, "what came last is about to be screened"
-    spool.begin()  # something comes in
+    _done_with(first, second, third)
+    assert not dropped, "the next one takes its place, and has not come yet"
+    spool.begin()
     assert dropped.has(first)
     assert not dropped.has(second)
     assert not dropped.has(third)
+
+
+def test_what_is_still_to_be_read_stays_however_much_there_is(
+    tmp_path: Path, dropped: Watched
+) -> None:
+    spool = Spool(tmp_path, held=2_500)
+    first, *others = (spool.keep(bytes(1_000)).path for _ in range(20))
+    for _ in range(5):
+        spool.begin()
+    assert not dropped
+    _done_with(others[10])
+    for _ in range(5):
+        spool.begin()
+    assert [path for path in (first, *others) if dropped.has(path)] == [others[10]]
 
 
 def test_results_make_way_for_results(tmp_path: Path, dropped: Watched) -> None:
@@ -76,7 +103,8 @@ def test_results_make_way_for_results(tmp_path: Path, dropped: Watched) -> None:
         draft = spool.draft(job)
         (draft / "report.dcm").write_bytes(bytes(1_000))
         published.append(spool.publish(job, draft) / "report.dcm")
-    assert not dropped, "what was written last is about to be sent"
+    _done_with(*published)
+    assert not dropped
     spool.draft(3)
     assert dropped.has(published[0])
     assert not dropped.has(published[1])
@@ -88,9 +116,58 @@ def test_what_was_let_go_or_removed_takes_no_place(tmp_path: Path, dropped: Watc
     spool.let_go(ignored)
     assert dropped.has(ignored)
     spool.remove(removed)
-    spool.keep(bytes(1_000))
+    _done_with(kept, spool.keep(bytes(1_000)).path)
     spool.begin()
     assert not dropped.has(kept)
+
+
+def test_one_path_that_is_written_twice_counts_once(tmp_path: Path, dropped: Watched) -> None:
+    spool = Spool(tmp_path, held=1_500)
+    for _ in range(2):
+        draft = spool.draft(7)
+        (draft / "report.dcm").write_bytes(bytes(1_000))
+        published = spool.publish(7, draft)
+        _done_with(published / "report.dcm")
+        spool.draft(8)
+        assert not dropped
+        spool.quarantine(published, "not_of_this_job")
+
+
+def test_what_was_screened_or_sent_is_done_with(tmp_path: Path, parcels: Parcels) -> None:
+    assert parcels.keep(chest()) == SUCCESS
+    received = _received(parcels)
+    now = datetime.datetime.now(datetime.UTC)
+    assert intake.is_untouched(received, now)
+    parcels.answer()
+    assert not intake.is_untouched(received, now)
+
+
+class Peer:
+    """Takes all it is sent."""
+
+    def send(self, part10: Path | bytes) -> int:
+        return 0x0000
+
+
+def test_a_result_is_done_with_once_it_is_delivered(tmp_path: Path) -> None:
+    bench = StoreBench(tmp_path)
+    bench.destinations.go_live("pacs", "me", "test")
+    bench.screened("1.2.1", PACS)
+    (delivery,) = bench.outbox.claim("pacs", 60)
+    delivery.path.parent.mkdir(exist_ok=True)
+    delivery.path.write_bytes(b"a report")
+    before = delivery.path.stat().st_ctime_ns
+    time.sleep(0.02)  # the kernel's clock for files ticks slowly
+    route = Route(PACS, bench.outbox, Peer(), lambda: bench.now)  # type: ignore[arg-type]
+    pipeline.deliver([delivery], route)
+    assert delivery.path.stat().st_ctime_ns > before
+
+
+def test_what_was_read_from_the_disk_is_let_go_at_once(tmp_path: Path, dropped: Watched) -> None:
+    kept = Spool(tmp_path).keep(b"whole" * 100)
+    an_hour_ago = datetime.datetime.now(datetime.UTC) - datetime.timedelta(hours=1)
+    intake.done_with(kept.path, an_hour_ago)
+    assert dropped.has(kept.path)
 
 
 def test_what_was_let_go_is_digested_before_it_is_read_again(tmp_path: Path) -> None:
