@@ -39,9 +39,9 @@ from prescreen.settings import Destination, Screen, Settings
 from prescreen.store.intake import done_with
 from prescreen.store.outbox import Outbox
 from prescreen.store.queue import Queue
-from prescreen.store.rejections import RECALLED
 from prescreen.store.results import Results, require_intact
 from prescreen.store.spool import Spool
+from prescreen.store.withdrawal import RECALLED
 from prescreen.study import (
     Delivery,
     Disposition,
@@ -334,11 +334,6 @@ def deliver(deliveries: Sequence[Delivery], route: Route) -> None:
     rest, taken = list(deliveries), False
     while rest:
         delivery = rest.pop(0)
-        # the first was claimed a moment ago, and the claim looked
-        if delivery is not deliveries[0] and not route.outbox.may_send(delivery):
-            with suppress(LeaseLost):  # cancelled meanwhile
-                route.outbox.hand_back(delivery)
-            continue
         try:
             taken = _send(delivery, route) or taken
         except PeerUnavailable as error:
@@ -361,6 +356,11 @@ def _send(delivery: Delivery, route: Route) -> bool:
         require_intact(delivery.path, delivery.created_at)
         content = delivery.path if not delivery.uses_fallback else _as_fallback(delivery)
         if route.outbox.let_go_overtaken(delivery) or not route.check(delivery):
+            return False
+        # last, for what was asked of the peer may have taken a minute
+        if not route.outbox.may_send(delivery):
+            with suppress(LeaseLost):  # cancelled meanwhile
+                route.outbox.hand_back(delivery)
             return False
         route.crash("deliver.before_send")
         status = route.sender.send(content)
@@ -396,7 +396,9 @@ def _unsendable(delivery: Delivery, error: Exception, route: Route) -> None:
     ours = isinstance(error, OSError | PrescreenError)
     why = str(error) if ours else type(error).__name__
     logger.error("outbox row %d: cannot be sent: %s", delivery.outbox_id, why)
-    passing = isinstance(error, OSError) and not isinstance(error, FileNotFoundError)
+    passing = getattr(error, "retryable", False) or (
+        isinstance(error, OSError) and not isinstance(error, FileNotFoundError)
+    )
     if passing:
         route.outbox.retry(delivery, _delay(delivery, route.destination), why)
     else:

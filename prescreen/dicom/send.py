@@ -90,7 +90,9 @@ def _said(path: Path | None) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise StoreError(f"{path}: cannot be read: {error.strerror}") from None
+        ours = StoreError(f"{path}: cannot be read: {error.strerror}")
+        ours.retryable = not isinstance(error, FileNotFoundError)  # it may pass
+        raise ours from None
     except (ValueError, struct.error) as error:
         why = str(error) if type(error) is ValueError else "is not a DICOM file"
         raise StoreError(f"{path or 'the object'}: {why}") from None

@@ -13,9 +13,11 @@ from prescreen.errors import NotThere
 from prescreen.store import audit
 from prescreen.store import schema as t
 from prescreen.store.database import reading, writing
+from prescreen.store.images import screenable
 from prescreen.store.outbox import ALL
 from prescreen.store.queue import utc_now
 from prescreen.store.rebuild import rebuild
+from prescreen.store.withdrawal import FINDING_HELD, RECALLED, is_note
 from prescreen.study import LABELS, OutboxState, Stage
 
 
@@ -70,7 +72,7 @@ class Destinations:
             detail = {"finding": label, "who": who, "why": why}
             audit.append(connection, "finding.held", now, detail=detail)
             uids = _studies_with_unsent(connection)
-            return tuple(rebuild(connection, uid, "finding_held", now, detail) for uid in uids)
+            return tuple(rebuild(connection, uid, FINDING_HELD, now, detail) for uid in uids)
 
     def release_finding(self, label: str, who: str, why: str) -> None:
         """Let jobs claimed from now on report the finding again."""
@@ -112,17 +114,23 @@ def _upsert(connection: Connection, name: str, values: Mapping[str, Any]) -> Non
 
 
 def _studies_with_unsent(connection: Connection) -> list[str]:
-    """Studies whose images are still kept, with pending rows or a job that is being worked on."""
-    kept = select(t.instance.c.study_id).where(t.instance.c.removed_at.is_(None))
+    """Studies with images to screen, and a report that is pending or being made.
+
+    Notes that take results back, and the notices in place of what was recalled, show no finding:
+    nothing is made again for them, least of all what was recalled.
+    """
     pending = exists().where(
-        t.outbox.c.job_id == t.job.c.job_id, t.outbox.c.state == OutboxState.PENDING
+        t.outbox.c.job_id == t.job.c.job_id,
+        t.outbox.c.state == OutboxState.PENDING,
+        ~is_note(),
     )
     in_work = and_(t.job.c.stage == Stage.SCREEN, t.job.c.claimed_at.is_not(None))
     statement = (
-        select(t.study.c.study_instance_uid)
+        select(t.study.c.study_id, t.study.c.study_instance_uid)
         .select_from(t.study.join(t.job, t.job.c.study_id == t.study.c.study_id))
-        .where(or_(pending, in_work), t.study.c.study_id.in_(kept))
+        .where(or_(pending, in_work), t.job.c.cause != RECALLED)
         .distinct()
         .order_by(t.study.c.study_id)
     )
-    return list(connection.scalars(statement))
+    studies = connection.execute(statement).all()
+    return [s.study_instance_uid for s in studies if screenable(connection, s.study_id)]

@@ -34,7 +34,7 @@ from prescreen.store import audit, disputes, stages
 from prescreen.store import schema as t
 from prescreen.store.database import data_dir, reading, writing
 from prescreen.store.queue import utc_now
-from prescreen.store.withdrawal import let_go
+from prescreen.store.withdrawal import RECALLED, is_note, let_go
 from prescreen.study import Delivery, OutboxState, Stage
 
 _KEYS = (
@@ -276,10 +276,14 @@ def _held() -> ColumnElement[bool]:
 
 
 def _finding_held() -> ColumnElement[bool]:
-    """A finding is on hold that was not yet when the row's job was claimed."""
+    """A finding is on hold that was not yet when the row's job was claimed.
+
+    Notes that take results back, and the notices in place of what was recalled, show none.
+    """
     quoted = literal('"').concat(t.finding_hold.c.label).concat('"')
     known = t.job.c.held_findings.contains(quoted)
-    return exists().where(t.job.c.job_id == t.outbox.c.job_id, ~known)
+    shows = t.job.c.cause != RECALLED
+    return and_(exists().where(t.job.c.job_id == t.outbox.c.job_id, shows, ~known), ~is_note())
 
 
 def _claim_statement(claimable: ColumnElement[bool]) -> Any:
@@ -331,6 +335,32 @@ def _delivery_rows() -> Any:
     order = (t.outbox.c.priority.desc(), t.outbox.c.outbox_id)
     chosen = t.outbox.c.outbox_id.in_(bindparam("ids", expanding=True))
     return select(*columns).select_from(t.outbox_of_studies()).where(chosen).order_by(*order)
+
+
+def _overtaken() -> Any:
+    """What happened to a study after the report of a row was written.
+
+    In the order of the chain: a clock that was put back puts nothing out of order. By the clock
+    where the chain does not know of the report: it was restored from the spool.
+    """
+    written = t.event.alias("written")
+    place = (
+        select(func.max(written.c.event_id))
+        .where(written.c.study_instance_uid == bindparam("uid"))
+        .where(written.c.job_id == t.outbox.c.job_id, written.c.kind == "report.written")
+        .scalar_subquery()
+    )
+    since = or_(
+        t.event.c.event_id > place,
+        and_(place.is_(None), t.event.c.at > t.outbox.c.created_at),
+    )
+    return (
+        select(t.event.c.event_id)
+        .where(t.event.c.study_instance_uid == bindparam("uid"), t.outbox.c.outbox_id == _ID)
+        .where(t.event.c.kind.in_(("study.identity_changed", "report.overtaken")))
+        .where(since)
+        .limit(1)
+    )
 
 
 def _change(connection: Connection, delivery: Delivery, values: Mapping[str, Any]) -> None:
@@ -390,13 +420,7 @@ _DUE = (
     .limit(1)
 )
 _CHANGE = update(t.outbox).where(_ours())
-_OVERTAKEN = (
-    select(t.event.c.event_id)
-    .where(t.event.c.study_instance_uid == bindparam("uid"), t.outbox.c.outbox_id == _ID)
-    .where(t.event.c.kind.in_(("study.identity_changed", "report.overtaken")))
-    .where(t.event.c.at > t.outbox.c.created_at)
-    .limit(1)
-)
+_OVERTAKEN = _overtaken()
 _MAY_SEND = select(t.outbox.c.outbox_id).where(_ours(), ~_held(), ~_finding_held())
 
 

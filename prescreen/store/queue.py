@@ -32,7 +32,7 @@ from sqlalchemy import (
 
 from prescreen.errors import LeaseLost, NotThere
 from prescreen.settings import Destination
-from prescreen.store import audit, rebuild, rejections, settlement, stages
+from prescreen.store import audit, rebuild, rejections, settlement, stages, withdrawal
 from prescreen.store import schema as t
 from prescreen.store.answers import Answer, earlier_results
 from prescreen.store.arrival import Arrival, arrive, instance_of
@@ -193,7 +193,7 @@ class Queue:
         )
 
     def _withdrawn(self, connection: Connection, row: Row[Any]) -> tuple[Withdrawn, ...]:
-        if row.cause not in (rejections.REJECTED, rejections.RECALLED):
+        if row.cause not in (rejections.REJECTED, withdrawal.RECALLED):
             return ()
         results = self._data_dir / "spool" / "results"
         return rejections.withdrawn_by(connection, row.job_id, results)

@@ -12,7 +12,7 @@ from prescreen.errors import NotThere
 from prescreen.store import arrival, audit
 from prescreen.store import schema as t
 from prescreen.store.images import fill, screenable
-from prescreen.store.withdrawal import withdraw
+from prescreen.store.withdrawal import FINDING_HELD, withdraw
 from prescreen.study import Priority
 
 
@@ -43,7 +43,7 @@ def rebuild(
     uid = study_instance_uid
     job_id = _open_or_new(connection, study_id, uid, cause, now, dict(detail), priority)
     fill(connection, job_id, instance_ids)
-    superseded = cause == "finding_held"
+    superseded = cause == FINDING_HELD
     withdraw(connection, study_id, study_instance_uid, now, attempted=superseded)
     return job_id
 

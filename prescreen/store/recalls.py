@@ -19,7 +19,8 @@ from prescreen.store import audit
 from prescreen.store import schema as t
 from prescreen.store.database import reading, writing
 from prescreen.store.queue import utc_now
-from prescreen.store.rejections import NOTE, RECALLED, cancel, take_back
+from prescreen.store.rejections import NOTE, cancel, take_back
+from prescreen.store.withdrawal import RECALLED
 from prescreen.study import OutboxState
 
 

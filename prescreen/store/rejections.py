@@ -22,7 +22,7 @@ from prescreen.store.withdrawal import sent_reference, withdraw
 from prescreen.study import OutboxState, Priority, Rejection, Stage, Withdrawn
 
 #: Why a job takes results back: it is the reason of what it cannot answer any more, too.
-REJECTED, RECALLED = "rejected", "recalled"
+REJECTED = "rejected"
 
 #: The note of objects whose time is over: they are to be kept nowhere.
 EXPIRED = "113039"

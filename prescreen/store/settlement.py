@@ -16,6 +16,7 @@ from prescreen.store import schema as t
 from prescreen.store.answers import Answer, write_result
 from prescreen.store.arrival import change_identity
 from prescreen.store.database import add
+from prescreen.store.withdrawal import FINDING_HELD
 from prescreen.study import (
     Audience,
     Disposition,
@@ -80,6 +81,14 @@ def _predecessors() -> Select[Any]:
 _PREDECESSOR = _predecessors()
 _LIVE = select(t.destination.c.name).where(t.destination.c.live)
 _HELD = select(t.finding_hold.c.label)
+_EARLIER = t.job.alias("earlier")
+_MADE_AGAIN = (
+    select(t.job.c.job_id)
+    .join(_EARLIER, _EARLIER.c.study_id == t.job.c.study_id)
+    .where(_EARLIER.c.job_id == bindparam("the_job"), t.job.c.job_id > bindparam("the_job"))
+    .where(t.job.c.cause == FINDING_HELD)
+    .limit(1)
+)
 _OF_JOB = update(t.job).where(t.job.c.job_id == bindparam("the_job"))
 _OF_INSTANCE = (
     update(t.instance)
@@ -201,9 +210,17 @@ def _fate(connection: Connection, job: Job, now: datetime.datetime) -> OutboxSta
         return OutboxState.CANCELLED
     if disputes.set_aside(connection, job, now):
         return OutboxState.PARKED
-    if overtaken.left_to_the_next(connection, job, now):
+    if overtaken.left_to_the_next(connection, job, now) or _is_made_again(connection, job):
         return OutboxState.CANCELLED
     return OutboxState.PENDING
+
+
+def _is_made_again(connection: Connection, job: Job) -> bool:
+    """Whether a finding went on hold while the report was made, and a later job is to make it."""
+    held = set(connection.scalars(_HELD))
+    if held <= job.held_findings:
+        return False
+    return connection.scalar(_MADE_AGAIN, {"the_job": job.job_id}) is not None
 
 
 def is_for(item: ResultObject, destination: Destination, job: Job) -> bool:

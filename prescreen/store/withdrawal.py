@@ -14,6 +14,8 @@ from prescreen.study import Delivery, OutboxState, Reference
 
 #: Comprehensive SR (PS3.4 B.5): the class of every fallback.
 FALLBACK_CLASS = "1.2.840.10008.5.1.4.1.1.88.33"
+#: Why a job was opened: a notice in place of what was recalled, a report without a finding on hold.
+RECALLED, FINDING_HELD = "recalled", "finding_held"
 
 
 def sent_reference(row: Row[Any]) -> Reference:
@@ -27,7 +29,8 @@ def sent_reference(row: Row[Any]) -> Reference:
     )
 
 
-def _is_note() -> ColumnElement[bool]:
+def is_note() -> ColumnElement[bool]:
+    """The row's object is a rejection note."""
     item = t.result_object.c
     return exists().where(item.object_id == t.outbox.c.object_id, item.kind == "rejection")
 
@@ -50,7 +53,7 @@ def let_go(
     freed = {"attempts": row.attempts - 1, "lease_token": None, "lease_until": None}
     statement = (
         update(t.outbox)
-        .where(*ours, chosen, ~_is_note())
+        .where(*ours, chosen, ~is_note())
         .values(state=OutboxState.CANCELLED, settled_at=now, **freed)
         .returning(row.outbox_id, row.job_id, row.destination)
     )
@@ -67,7 +70,7 @@ def overtake(
     """
     number = withdraw(connection, study_id, study_instance_uid, now, attempted=True)
     of_study = select(t.job.c.job_id).where(t.job.c.study_id == study_id)
-    left = (t.outbox.c.job_id.in_(of_study), t.outbox.c.state == OutboxState.PENDING, ~_is_note())
+    left = (t.outbox.c.job_id.in_(of_study), t.outbox.c.state == OutboxState.PENDING, ~is_note())
     in_hand = connection.scalars(select(func.count()).select_from(t.outbox).where(*left)).one()
     if number or in_hand:
         uid, detail = study_instance_uid, {"withdrawn": number, "in_hand": in_hand}
@@ -96,7 +99,7 @@ def withdraw(
     statement = (
         update(t.outbox)
         .where(row.job_id.in_(of_study), row.state == OutboxState.PENDING)
-        .where(~in_hand if attempted else ~began, ~_is_note())
+        .where(~in_hand if attempted else ~began, ~is_note())
         .values(state=OutboxState.CANCELLED, settled_at=now)
         .returning(row.outbox_id, row.job_id, row.destination)
     )
