@@ -30,6 +30,7 @@ _BINARY = {"US": "<u2", "SS": "<i2", "UL": "<u4", "SL": "<i4", "US or SS": "<u2"
 _PADDING = " \0\t\r\n"
 # Code extensions fall back to the first character set after these (PS3.5 6.1.2.5.3).
 DELIMITERS = set(b"^=\\\r\n\t\f")
+_TO_GB_2312 = "\x1b$)A"
 
 
 _one_at_a_time = threading.RLock()  # the filters of `warnings` belong to the process
@@ -195,11 +196,19 @@ def _repaired(term: str) -> str:
     return re.sub(r"^ISO[- ]IR[ _-]?(?=\d)", "ISO_IR ", term)
 
 
+def by_escapes(raw: bytes, encodings: tuple[str, ...]) -> str:
+    """Text that changes its character set by escape sequences (PS3.5 6.1.2.5).
+
+    pydicom leaves that of ISO 2022 IR 58 (GB 2312) in the text: of each name there would be two.
+    """
+    return str(decode_bytes(raw, encodings, DELIMITERS)).replace(_TO_GB_2312, "")
+
+
 def _decoded(raw: bytes, encodings: tuple[str, ...]) -> str:
     """Text in the declared character sets; in latin-1, which keeps every byte, if it is not."""
     try:
         if b"\x1b" in raw:
-            return decode_bytes(raw, encodings, DELIMITERS)
+            return by_escapes(raw, encodings)
         return raw.decode(encodings[0])
     except (UnicodeError, LookupError, ValueError, UserWarning):
         return raw.decode("latin-1")

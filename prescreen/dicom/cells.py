@@ -7,6 +7,7 @@ Overlay bits, sign and High Bit are settled once per possible cell, not once per
 from __future__ import annotations
 
 import hashlib
+import warnings
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -38,6 +39,8 @@ _DECODERS = {
     uid.JPEG2000: "pylibjpeg",
     uid.RLELossless: "pydicom",
 }
+#: What pydicom warns of, and then cuts off.
+_TOO_LONG = "The decoded RLE segment contains non-conformant padding"
 _NEAREST_GREY = 2  # grey levels between channels that lossy compression leaves of one grey
 
 
@@ -148,9 +151,12 @@ def _as_array(pixel_data: bytes, layout: Layout, raw: bool) -> npt.NDArray[Any]:
         "correct_unused_bits": False,
     }
     try:
-        array, _ = get_decoder(syntax).as_array(
-            pixel_data, raw=raw, decoding_plugin=plugin, **options
-        )
+        with warnings.catch_warnings():
+            # a run that goes on beyond the picture is damaged, and what comes after it misplaced
+            warnings.filterwarnings("error", message=_TOO_LONG)
+            array, _ = get_decoder(syntax).as_array(
+                pixel_data, raw=raw, decoding_plugin=plugin, **options
+            )
     except MemoryError:
         raise
     except Exception as error:  # each codec has errors of its own, with offsets and paths in them

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import errno
+import functools
 import io
 import os
 import re
@@ -106,7 +107,7 @@ def header_of(ds: pydicom.Dataset) -> Header:
         transfer_syntax_uid=_transfer_syntax_uid(ds),
         modality=attributes.code("Modality"),
         body_part_examined=attributes.code("BodyPartExamined"),
-        anatomic_region=attributes.concept("AnatomicRegionSequence"),
+        anatomic_region=_region(attributes.concept("AnatomicRegionSequence")),
         view_position=attributes.code("ViewPosition"),
         view_code=attributes.concept("ViewCodeSequence"),
         patient_orientation=attributes.codes("PatientOrientation"),
@@ -130,6 +131,26 @@ def header_of(ds: pydicom.Dataset) -> Header:
         burned_in_annotation=attributes.code("BurnedInAnnotation"),
         is_own_result=is_own(attributes),
     )
+
+
+def _region(told: tuple[str, str, str] | None) -> tuple[str, str, str] | None:
+    """Value, scheme and meaning; the meaning is the standard's, whatever the sender calls it."""
+    if told is None:
+        return None
+    value, scheme, meaning = told
+    return value, scheme, _meaning(value, scheme) or meaning
+
+
+@functools.lru_cache(maxsize=256)
+def _meaning(value: str, scheme: str) -> str | None:
+    """What CID 4009 (DX Anatomy Imaged) calls a region, by its SNOMED code, old or new."""
+    # megabytes of codes, which the receiver has no use for
+    from pydicom.sr.codedict import codes
+    from pydicom.sr.coding import Code
+
+    code = Code(value, scheme, "")
+    found = (str(known.meaning) for known in codes.cid4009.concepts.values() if known == code)
+    return next(found, None)
 
 
 def _transfer_syntax_uid(ds: pydicom.Dataset) -> str | None:

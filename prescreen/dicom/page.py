@@ -212,7 +212,8 @@ def _draw_radiograph(
         for mask, colour in zip(anatomy.masks, _ORGAN_COLOURS, strict=True):
             ink.outline(area, mask, colour, grid(3))
         _draw_diameters(area, grid, result, radiograph)
-        _draw_legend(page, grid, left, result)
+        # at the edge, however narrow the picture: it is as long as there is room
+        _draw_legend(page, grid, grid(24), result)
 
 
 def _draw_diameters(area: Page, grid: Grid, result: ImageResult, radiograph: Radiograph) -> None:

@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import pydicom
-from pydicom.charset import decode_bytes, python_encoding
+from pydicom.charset import python_encoding
 from pydicom.datadict import dictionary_has_tag, dictionary_VR
 from pydicom.dataelem import DataElement, RawDataElement
 from pydicom.tag import BaseTag, Tag
 
-from prescreen.dicom.attributes import DELIMITERS, Attributes, without_warnings
+from prescreen.dicom.attributes import Attributes, by_escapes, without_warnings
 
 UNICODE = "ISO_IR 192"
 
@@ -107,7 +107,7 @@ def _text(element: RawDataElement | DataElement, encodings: tuple[str, ...]) -> 
     if b"\x1b" not in raw:
         return raw.decode(encodings[0])
     with without_warnings():
-        text = str(decode_bytes(raw, encodings, DELIMITERS))
+        text = by_escapes(raw, encodings)
     if "\x1b" in text or "\ufffd" in text:
         raise UnicodeError("a text that does not fit its character set")
     return text

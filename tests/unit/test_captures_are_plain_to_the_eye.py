@@ -3,7 +3,7 @@ from __future__ import annotations
 import datetime
 import io
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pydicom
@@ -225,3 +225,25 @@ def test_notes_and_foot_do_not_overlap_at_their_longest() -> None:
     empty = (panel == np.array(page.GROUND, np.uint8)).all(axis=(1, 2))
     gaps = np.flatnonzero(np.diff(empty[780:1020].astype(int)) == 1)
     assert gaps.size >= 6  # two notes, the ratio, what is never looked for, versions, time
+
+
+@pytest.mark.parametrize("language", ["en", "de"])
+def test_the_legend_stands_clear_of_the_text_however_narrow_the_picture(
+    language: Literal["en", "de"],
+) -> None:
+    """Under a narrow picture it began where that does, and ran into what stands beside."""
+    settings = Report(language=language)
+    grid = page.grid_of(settings)
+    top, bottom = grid.rows - grid.band - grid(46), grid.rows - grid.band - grid(4)
+    narrow, wide = (
+        _capture(
+            replace(results.screened(results.chest()), cardiothoracic_ratio=0.5),
+            radiograph=_radiograph(results.chest(), shape),
+            anatomy=results.anatomy(),
+            settings=settings,
+        ).pixels[top:bottom, : grid.panel]
+        for shape in ((1800, 900), (1000, 1800))
+    )
+    assert (narrow == wide).all()
+    clear = wide[:, grid.panel - grid(12) :]
+    assert (clear == np.array(page.GROUND, np.uint8)).all()

@@ -6,13 +6,16 @@ from dataclasses import replace
 from typing import Any, cast
 
 import pytest
+from pydicom import Dataset
 from pydicom.sr._cid_dict import cid_concepts
 from pydicom.sr._concepts_dict import concepts
 
 from prescreen import gate
+from prescreen.dicom.image import header_of
 from prescreen.gate import Reason
 from prescreen.study import Header
 from tests.chests import HEADER
+from tests.pictures import again, data_set, ramp
 
 BARE = Header("", "2.25.1", "2.25.2", "2.25.3")
 
@@ -53,6 +56,12 @@ LET_THROUGH: list[dict[str, Any]] = [
     {"patient_species_code": ("", "SCT", "")},
     {"series_description": "CHEST PA soft"},
     {"photometric_interpretation": "MONOCHROME1"},
+]
+
+REFUSED_BY_CODE = [
+    ("24136001", "SCT", "Hüftgelenk"),
+    ("24136001", "SCT", ""),
+    ("T-15710", "SRT", "articulation coxo-fémorale"),
 ]
 
 REFUSED: list[tuple[Reason, dict[str, Any]]] = [
@@ -158,3 +167,24 @@ def test_views_of_cid_4010(view: tuple[str, str, str]) -> None:
 def test_species_of_cid_7454(species: tuple[str, str, str]) -> None:
     answer = gate.by_tags(replace(HEADER, patient_species_code=species))
     assert answer is (None if species[2] == "Homo sapiens" else Reason.SPECIES)
+
+
+@pytest.mark.parametrize("region", REFUSED_BY_CODE)
+def test_a_region_is_told_by_its_code_in_whatever_words(region: tuple[str, str, str]) -> None:
+    ds = data_set(ramp())
+    item = Dataset()
+    item.CodeValue, item.CodingSchemeDesignator, item.CodeMeaning = region
+    ds.AnatomicRegionSequence = [item]
+    ds.SpecificCharacterSet = "ISO_IR 192"
+    assert gate.by_tags(header_of(again(ds))) is Reason.BODY_PART
+
+
+@pytest.mark.parametrize(
+    "region", [("51185008", "SCT", "Brustkorb"), ("1", "99LOCAL", "Brustkorb")]
+)
+def test_a_chest_or_a_code_of_a_site_refuses_nothing(region: tuple[str, str, str]) -> None:
+    ds = data_set(ramp())
+    item = Dataset()
+    item.CodeValue, item.CodingSchemeDesignator, item.CodeMeaning = region
+    ds.AnatomicRegionSequence = [item]
+    assert gate.by_tags(header_of(again(ds))) is None

@@ -46,6 +46,11 @@ def named(name: bytes, *terms: str) -> bytes:
             ("", "ISO 2022 IR 149"),
             "Hong^Gildong=洪^吉洞",
         ),
+        (  # PS3.5 annex K
+            b"Zhang^XiaoDong=\x1b$)A\xd5\xc5^\x1b$)A\xd0\xa1\xb6\xab",
+            ("", "ISO 2022 IR 58"),
+            "Zhang^XiaoDong=张^小东",
+        ),
         (b"Canary\x1b$Q^Bird", ("", "ISO 2022 IR 87"), None),
     ],
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import numpy as np
 import pydicom
 import pytest
 from pydicom.dataset import Dataset
-from pydicom.encaps import encapsulate
+from pydicom.encaps import encapsulate, generate_frames
 from pydicom.uid import (
     DeflatedExplicitVRLittleEndian,
     JPEG2000Lossless,
@@ -19,6 +20,7 @@ from pydicom.uid import (
     RLELossless,
 )
 
+from prescreen.dicom.attributes import without_warnings
 from prescreen.dicom.decode import read_image
 from prescreen.dicom.image import ImageReason, read_header, render
 from prescreen.errors import UnusableImage
@@ -190,6 +192,22 @@ def test_a_lying_or_damaged_code_stream_is_never_decoded(
     with pytest.raises(UnusableImage, match=words) as refusal:
         render(ds)
     assert refusal.value.reason == reason
+
+
+@pytest.mark.parametrize("surplus", [1, 2, 128])
+def test_runs_that_go_on_beyond_the_picture_are_damage(surplus: int) -> None:
+    ds = data_set(ramp())
+    ds.compress(RLELossless)
+    (stream,) = generate_frames(ds.PixelData, number_of_frames=1)
+    count, first, second = struct.unpack_from("<3I", stream)
+    assert (count, first) == (2, 64)
+    literal = bytes([surplus - 1]) + bytes(surplus)  # PS3.5 G.3.1: as many bytes as they stand
+    high = stream[first:second] + literal + bytes(len(literal) % 2)
+    header = struct.pack("<3I", 2, 64, 64 + len(high)) + bytes(52)
+    ds.PixelData = encapsulate([header + high + stream[second:]])
+    with without_warnings(), pytest.raises(UnusableImage, match="does not decode") as refusal:
+        render(ds)
+    assert refusal.value.reason == ImageReason.DECODE_FAILED
 
 
 def test_compressed_pixels_cut_short_say_so(tmp_path: Path) -> None:
