@@ -239,9 +239,11 @@ def reconcile(engine: Engine, spool: Spool, settings: Settings, facts: Facts, do
         lacking = recovery.unaccounted(connection, files, told)
         for path in lacking.files:
             _adopt(connection, files[path], path, settings, facts, done, removable)
+        numbers: set[int] = set()
         for number in lacking.results:
-            told[number] = _restore(connection, told[number], settings, spool, done)
-        numbers = {told[number].job_id for number in lacking.results}
+            if not _has_rows_elsewhere(connection, told[number], spool, done):
+                told[number] = _restore(connection, told[number], settings, spool, done)
+                numbers.add(told[number].job_id)
         recovery.cancel(connection, recovery.unseen(told) & numbers, now)
         recovery.mark(connection, facts.deliveries, now)
         for _, note in sorted(done.notes, key=lambda note: note[0]):
@@ -318,6 +320,19 @@ def _adopt(
 
 def _modified(file: Path) -> datetime.datetime:
     return datetime.datetime.fromtimestamp(file.stat().st_mtime, datetime.UTC)
+
+
+def _has_rows_elsewhere(connection: Connection, told: Told, spool: Spool, done: Mended) -> bool:
+    """Whether a results folder is another job's, renamed or copied; renamed, it goes back."""
+    owner = recovery.owner(connection, told)
+    if owner is None:
+        return False
+    if spool.results(owner) is None:
+        spool.renumber(told.job_id, owner)
+        done.say(f"results/{told.job_id}: are those of job {owner}, and lie under its number again")
+    else:
+        done.say(f"results/{told.job_id}: has objects of results/{owner}; look at it")
+    return True
 
 
 def _restore(

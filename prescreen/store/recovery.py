@@ -108,6 +108,13 @@ def _is_settled(connection: Connection, told: Told) -> bool:
     return rows == {item.sop_instance_uid for item in told.objects}
 
 
+def owner(connection: Connection, told: Told) -> int | None:
+    """The job that has a row for an object of this results folder."""
+    uids = [item.sop_instance_uid for item in told.objects]
+    of_job = select(t.result_object.c.job_id).where(t.result_object.c.sop_instance_uid.in_(uids))
+    return connection.scalar(of_job.limit(1))
+
+
 def results_gone(connection: Connection, there: set[int]) -> list[int]:
     """Jobs with objects still to be sent, or parked, whose results folder is not there."""
     wanted = t.outbox.c.state.in_([OutboxState.PENDING, OutboxState.PARKED])

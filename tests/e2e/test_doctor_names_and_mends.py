@@ -359,3 +359,43 @@ def test_f11_what_a_newer_version_wrote_is_not_touched(tmp_path: Path) -> None:
         result = them.home.command("doctor", "--repair")
         assert result.returncode == 3
         assert "newer prescreen" in result.stderr
+
+
+def _pending_folder(them: Patients) -> Path:
+    (number,) = {
+        row["job_id"]
+        for row in reader.show(them.home.store().engine, them.answered).deliveries
+        if row["state"] == "pending"
+    }
+    return them.data / "spool" / "results" / str(number)
+
+
+def test_a_results_folder_that_was_renamed_goes_back_and_the_rest_is_mended(
+    tmp_path: Path,
+) -> None:
+    with patients(tmp_path) as them:
+        folder = _pending_folder(them)
+        folder.rename(folder.with_name("999"))
+        assert "results_missing" in them.codes()
+        said = "\n".join(them.repair())
+        assert f"results/999: are those of job {folder.name}" in said
+        assert folder.is_dir()
+        assert them.codes() == set()
+        them.finish()
+        them.one_copy_each()
+
+
+def test_a_copy_of_a_results_folder_is_named_and_keeps_nothing_from_being_mended(
+    tmp_path: Path,
+) -> None:
+    with patients(tmp_path) as them:
+        folder = _pending_folder(them)
+        shutil.copytree(folder, folder.with_name("999"))
+        (orphan,) = list(doctor.received_files(them.data))[:1]
+        shutil.copy(orphan, orphan.with_name(f"{'a' * 32}.dcm"))
+        _grow_old(them.data)
+        said = "\n".join(them.repair())
+        assert f"results/999: has objects of results/{folder.name}; look at it" in said
+        assert "taken in:" in said
+        them.finish()
+        them.one_copy_each()
