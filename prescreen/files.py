@@ -104,9 +104,10 @@ def _file(path: Path) -> File:
         return File(path, None)
     header = header_of(source)
     uids = (header.study_instance_uid, header.series_instance_uid, header.sop_instance_uid)
-    if not all(map(is_uid, uids)):
+    if not all(map(is_uid, (*uids, header.sop_class_uid))):
         name = plain(str(path))
-        logger.warning("%s: no objects: study, series and instance need UIDs to refer to", name)
+        words = "%s: no objects: study, series, instance and its SOP class need UIDs to refer to"
+        logger.warning(words, name)
         return File(path, None)
     return File(path, header, Attributes(source).text("PatientID"))
 

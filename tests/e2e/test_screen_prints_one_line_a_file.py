@@ -82,6 +82,9 @@ def _odd(folder: Path) -> None:
         ds.save_as(folder / "elsewhere" / f"anonymous{number}.dcm")
     del ds.SeriesInstanceUID
     ds.save_as(folder / "elsewhere" / "nameless.dcm")
+    ds.SeriesInstanceUID = UID("2.25.4711.9")
+    del ds.SOPClassUID
+    ds.save_as(folder / "elsewhere" / "classless.dcm", enforce_file_format=False)
     (folder / "link").symlink_to(folder.parent / "linked")
     (folder.parent / "linked").mkdir()
     shutil.copy(folder / "text.txt", folder.parent / "linked" / "behind.txt")
@@ -139,8 +142,10 @@ def test_each_of_two_patients_under_one_study_is_judged_by_itself(said: Said) ->
 
 
 def test_what_no_report_could_refer_to_gets_its_line_and_no_objects(said: Said) -> None:
-    assert said.of("elsewhere/nameless.dcm")["outcome"] == "screened"
-    assert "nameless.dcm: no objects: study, series and instance need UIDs" in said.error
+    for name in ("nameless.dcm", "classless.dcm"):
+        assert said.of(f"elsewhere/{name}")["outcome"] == "screened"
+        words = "no objects: study, series, instance and its SOP class need UIDs to refer to"
+        assert f"{name}: {words}" in said.error
     written = [pydicom.dcmread(path) for path in said.out.glob("*.dcm")]
     assert all(ds.StudyInstanceUID.is_valid for ds in written)
 
