@@ -120,7 +120,7 @@ def _receiving(settings: Settings) -> Iterator[str]:
     yield from _table(("C-STORE status", "meaning", "when"), rows)
     yield ""
     names = sorted(UID(uid).name for uid in RADIOGRAPH_CLASSES)
-    yield f"Screened where Modality is CR or DX: {', '.join(names)}."
+    yield f"Screened unless Modality names something other than CR or DX: {', '.join(names)}."
     yield "All others are kept for the retention time and audited as `instance.ignored`. Key Object"
     yield f"Selections that are rejection notes ({', '.join(TITLES)}; IHE IOCM) are obeyed."
     yield ""

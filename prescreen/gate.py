@@ -121,12 +121,13 @@ def _words(text: str | None) -> list[str]:
 
 _ROOT = "1.2.840.10008."
 _FOR_PROCESSING_CLASS = "1.2.840.10008.5.1.4.1.1.1.1.1"
+_SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
 _CLASSES = frozenset(
     {
         "1.2.840.10008.5.1.4.1.1.1",  # Computed Radiography
         "1.2.840.10008.5.1.4.1.1.1.1",  # Digital X-Ray, For Presentation
         _FOR_PROCESSING_CLASS,
-        "1.2.840.10008.5.1.4.1.1.7",  # Secondary Capture, as collections of radiographs come
+        _SECONDARY_CAPTURE,  # as collections of radiographs come
     }
 )
 
@@ -180,11 +181,36 @@ _COMPANION = re.compile(
 )
 
 
+#: Defined terms of Modality (PS3.3 C.7.3.1.1.1, retired ones among them) but CR and DX.
+_OTHER_MODALITIES = frozenset(
+    re.findall(
+        r"\w+",
+        """AR ARCHIVE AS ASMT AU BDUS BI BMD CAD CAPTURE CD CF CFM COMP CP CS CT CTPROTOCOL DD DF DG
+        DM DMS DOC DS DSS EC ECG EEG EMG EOG EPS ES FA FID FILMD FS GM HC HD IO IOL IVOCT
+        IVUS KER KO LEN LOG LP LS M3D MA MCD MG MR MS NM OAM OCT OP OPM OPR OPT OPTBSV
+        OPTENF OPV OSS OT PA PLAN POS PR PRINT PT PX REG RESP RF RG RT RTDOSE RTIMAGE
+        RTINTENT RTPLAN RTRAD RTRECORD RTSEGANN RTSTRUCT RWV SEG SM SMR SR SRF ST STAIN
+        TEXTUREMAP TG US VA VF VIDD WSD XA XAPROTOCOL XC""",
+    )
+)
+
+
+def is_other_modality(modality: str | None, sop_class_uid: str) -> bool:
+    """Whether Modality names something else than a radiograph.
+
+    What is no term of the standard ("DR") names nothing: the class of the image says that it is a
+    radiograph. A Secondary Capture's does not, so that it is one by its Modality alone.
+    """
+    if modality in (None, "CR", "DX"):
+        return False
+    return sop_class_uid == _SECONDARY_CAPTURE or modality in _OTHER_MODALITIES
+
+
 def by_tags(header: Header) -> Reason | None:
     """The first reason that the tags alone give, or None."""
     rules = (
         (Reason.OWN_RESULT, header.is_own_result),
-        (Reason.MODALITY, header.modality not in (None, "CR", "DX")),
+        (Reason.MODALITY, is_other_modality(header.modality, header.sop_class_uid)),
         (Reason.SOP_CLASS, _is_other_class(header.sop_class_uid)),
         (Reason.MULTIPLE_FRAMES, header.number_of_frames > 1),
         (Reason.SPECIES, _is_animal(header)),

@@ -66,7 +66,6 @@ RADIOGRAPH_CLASSES = frozenset(
         "1.2.840.10008.5.1.4.1.1.7",
     }
 )
-RADIOGRAPH_MODALITIES = frozenset({None, "CR", "DX"})
 
 #: Requested Procedure Priority (0040,1003) -> order of work; what is not listed is routine.
 PRIORITIES = {"STAT": Priority.STAT, "HIGH": Priority.HIGH}
@@ -155,7 +154,7 @@ def not_for_screening(identity: Identity) -> str | None:
         return gate.Reason.OWN_RESULT
     if identity.sop_class_uid not in RADIOGRAPH_CLASSES:
         return gate.Reason.SOP_CLASS
-    if identity.modality not in RADIOGRAPH_MODALITIES:
+    if gate.is_other_modality(identity.modality, identity.sop_class_uid):
         return gate.Reason.MODALITY
     return None
 

@@ -21,6 +21,8 @@ BARE = Header("", "2.25.1", "2.25.2", "2.25.3")
 
 LET_THROUGH: list[dict[str, Any]] = [
     {"modality": None},
+    {"modality": "DR", "sop_class_uid": "1.2.840.10008.5.1.4.1.1.1"},
+    {"modality": "XX", "sop_class_uid": "1.2.840.10008.5.1.4.1.1.1.1"},
     {"modality": "CR", "sop_class_uid": "1.2.840.10008.5.1.4.1.1.7"},
     {"sop_class_uid": "1.2.3.4.5"},
     {"body_part_examined": "THORAX"},
@@ -66,6 +68,8 @@ REFUSED_BY_CODE = [
 
 REFUSED: list[tuple[Reason, dict[str, Any]]] = [
     (Reason.MODALITY, {"modality": "OT"}),
+    (Reason.MODALITY, {"modality": "SC", "sop_class_uid": "1.2.840.10008.5.1.4.1.1.7"}),
+    (Reason.MODALITY, {"modality": "DR", "sop_class_uid": "1.2.840.10008.5.1.4.1.1.7"}),
     (Reason.MODALITY, {"modality": "MG"}),
     (Reason.SOP_CLASS, {"sop_class_uid": "1.2.840.10008.5.1.4.1.1.1.2"}),
     (Reason.BODY_PART, {"body_part_examined": "RIGHT HIP"}),
