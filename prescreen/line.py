@@ -73,6 +73,7 @@ class Line:
             clock,
             crash,
             check=self._proof.check,
+            ready=sender.ready,
             prove=lambda: self._proof.is_wanted,
             was_away=self._breaker.was_away,
             answered=self._breaker.answered,

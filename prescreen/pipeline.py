@@ -12,6 +12,7 @@ import random
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 
 from prescreen import gate, reporting, screening
 from prescreen.dicom.image import identify
@@ -315,6 +316,8 @@ class Route:
     #: False where the destination has the study otherwise, so that the report is made again;
     #: raises StudyDiffers where it has the study no more, or where that cannot be
     check: Callable[[Delivery], bool] = lambda delivery: True
+    #: opens the association for what is to be sent, unless one stands
+    ready: Callable[[Path | bytes], None] = lambda content: None
     #: whether the destination is to be asked afterwards if it keeps what it took
     prove: Callable[[], bool] = lambda: False
     #: whether something may be waiting for a peer that was away
@@ -356,7 +359,8 @@ def _send(delivery: Delivery, route: Route) -> bool:
         content = delivery.path if not delivery.uses_fallback else _as_fallback(delivery)
         if route.outbox.let_go_overtaken(delivery) or not route.check(delivery):
             return False
-        # last, for what was asked of the peer may have taken a minute
+        route.ready(content)
+        # last, for what was asked of the peer, and opening the association, may have taken a minute
         if not route.outbox.may_send(delivery):
             with suppress(LeaseLost):  # cancelled meanwhile
                 route.outbox.hand_back(delivery)

@@ -98,6 +98,12 @@ def _said(path: Path | None) -> Iterator[None]:
         raise StoreError(f"{path or 'the object'}: {why}") from None
 
 
+def _read(part10: Path | bytes) -> tuple[bytes, _Object]:
+    with _said(part10 if isinstance(part10, Path) else None):
+        content = part10.read_bytes() if isinstance(part10, Path) else part10
+        return content, _object(content)
+
+
 def echo(destination: Destination, calling_ae_title: str) -> float:
     """Seconds that one association with a C-ECHO took (PS3.4 Annex A).
 
@@ -142,6 +148,14 @@ class Sender:
         offers = sorted({offer for pair in self._proposed for offer in _offers(pair)})
         self._link.open(offers)
 
+    def ready(self, part10: Path | bytes) -> None:
+        """Open the association for an object unless one stands: that may take a minute.
+
+        What is asked between this and `send` is asked last. Raises as `send` does.
+        """
+        if not (self._proposed and self._link.is_open):
+            self._ensure(_read(part10)[1].context)
+
     def send(self, part10: Path | bytes) -> int:
         """Send one object; returns the status with which the peer stored it (PS3.4 B.2.3).
 
@@ -154,10 +168,7 @@ class Sender:
         whether it has the object is not known, and sending it again is safe. StoreError where the
         object cannot be read.
         """
-        path = part10 if isinstance(part10, Path) else None
-        with _said(path):
-            content = part10.read_bytes() if isinstance(part10, Path) else part10
-            described = _object(content)
+        content, described = _read(part10)
         self._ensure(described.context)
         return self._judged(self._store(content, described), described.context)
 

@@ -100,6 +100,26 @@ def test_many_objects_of_several_classes_go_over_one_association(tmp_path: Path)
     assert len(set(associations)) == 1
 
 
+def test_what_is_made_ready_goes_over_the_association_that_was_opened_for_it(
+    tmp_path: Path,
+) -> None:
+    with storescp(tmp_path / "pacs") as pacs, Sender(destination(pacs.port), "NODE") as sender:
+        for number in range(2):
+            file = write_radiograph(tmp_path / f"{number}.dcm")
+            sender.ready(file)
+            assert sender._link.is_open
+            standing = sender._link._connection
+            assert sender.send(file) == 0x0000
+            assert sender._link._connection is standing
+        assert len(pacs.files) == 2
+
+
+def test_making_ready_for_a_peer_that_is_away_says_so(tmp_path: Path) -> None:
+    file = write_radiograph(tmp_path / "a.dcm")
+    with Sender(destination(free_port()), "NODE") as sender, pytest.raises(PeerUnavailable):
+        sender.ready(file)
+
+
 def test_rle_arrives_as_rle(tmp_path: Path) -> None:
     plain = write_radiograph(tmp_path / "plain.dcm", bits=8)
     assert run("dcmcrle", plain, tmp_path / "rle.dcm").returncode == 0

@@ -50,14 +50,17 @@ def _route(bench: StoreBench, peer: Peer, **more: Any) -> Route:
     return Route(PACS, bench.outbox, peer, lambda: bench.now, **more)  # type: ignore[arg-type]
 
 
-def test_a_hold_given_while_the_peer_is_asked_stops_the_first_object(bench: StoreBench) -> None:
+@pytest.mark.parametrize("while_it", ["check", "ready"])
+def test_a_hold_given_while_the_peer_is_asked_or_called_stops_the_first_object(
+    bench: StoreBench, while_it: str
+) -> None:
     delivery, peer = _claimed(bench), Peer()
 
-    def asks(delivery: Delivery) -> bool:
+    def takes_long(what: Any) -> bool:
         bench.destinations.hold("pacs", "me", "stop")
         return True
 
-    pipeline.deliver([delivery], _route(bench, peer, check=asks))
+    pipeline.deliver([delivery], _route(bench, peer, **{while_it: takes_long}))
     assert peer.took == []
     bench.destinations.release("pacs", "me", "go on")
     (again,) = bench.outbox.claim("pacs", 60)
