@@ -107,10 +107,10 @@ def test_a_file_that_may_be_readable_later_is_tried_again(
 def test_a_clock_that_was_put_back_cancels_no_report(bench: StoreBench) -> None:
     bench.wait(7_200)
     bench.screened("1.2.1", PACS)
-    bench.keep("1.2.1", 2, patient_id="ANOTHER")
+    bench.keep("1.2.1", 2, patient_id="CANARY2")
     assert "report.overtaken" in [event.kind for event in audit.events(bench.engine)]
     bench.wait(-7_200)
-    bench.keep("1.2.1", 3, patient_id="ANOTHER")
+    bench.keep("1.2.1", 3, patient_id="CANARY2")
     (job,) = bench.claim()
     bench.settle(job, PACS)
     (delivery,) = bench.outbox.claim("pacs", 60)
@@ -123,5 +123,5 @@ def test_what_a_correction_overtook_is_let_go_whatever_the_clock_says(bench: Sto
     bench.screened("1.2.1", PACS)
     (delivery,) = bench.outbox.claim("pacs", 60)
     bench.wait(-7_200)
-    bench.keep("1.2.1", 2, patient_id="ANOTHER")
+    bench.keep("1.2.1", 2, patient_id="CANARY2")
     assert bench.outbox.let_go_overtaken(delivery)

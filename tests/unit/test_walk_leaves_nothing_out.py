@@ -6,6 +6,7 @@ import os
 import socket
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -87,8 +88,17 @@ def test_pipes_sockets_and_devices_are_never_opened(
         assert list(walked(tmp_path / "pipe")) == [Found(tmp_path / "pipe", said)]
 
 
-def test_folders_deeper_than_functions_may_call_each_other(tmp_path: Path) -> None:
-    deep, depth = os.open(tmp_path, os.O_RDONLY), sys.getrecursionlimit() + 100
+@pytest.fixture
+def limited() -> Iterator[int]:
+    """How deep functions may call each other: whatever ran before in this process."""
+    before = sys.getrecursionlimit()
+    sys.setrecursionlimit(1_000)
+    yield 1_000
+    sys.setrecursionlimit(before)
+
+
+def test_folders_deeper_than_functions_may_call_each_other(tmp_path: Path, limited: int) -> None:
+    deep, depth = os.open(tmp_path, os.O_RDONLY), limited + 100
     for _ in range(depth):
         os.mkdir("d", dir_fd=deep)
         below = os.open("d", os.O_RDONLY, dir_fd=deep)

@@ -204,7 +204,7 @@ def test_what_pydicom_reads_otherwise_does_not_leave(
 
     def otherwise(file: io.BytesIO, **options: Any) -> pydicom.FileDataset:
         ds = read(file, **options)
-        if not options:  # as the gate reads
+        if "defer_size" in options:  # as the last look reads
             del ds.ContentSequence[0]
         return ds
 
@@ -212,7 +212,7 @@ def test_what_pydicom_reads_otherwise_does_not_leave(
     assert "pydicom reads other attributes in it" in _refused(made["sr"], "sr", described)
 
     def cannot(file: io.BytesIO, **options: Any) -> pydicom.FileDataset:
-        if options:
+        if "defer_size" not in options:
             return read(file, **options)
         raise ValueError("of CANARY^NAME")
 
