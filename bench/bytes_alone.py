@@ -16,7 +16,7 @@ import sys
 import time
 from pathlib import Path
 
-from prescreen.store.intake import let_go
+from prescreen.store.lately import let_go
 
 
 def main(folder: str, came: str, go: str, times: str) -> None:

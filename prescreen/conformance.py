@@ -27,7 +27,7 @@ from prescreen.dicom.image import TRANSFER_SYNTAXES
 from prescreen.dicom.query import FIND
 from prescreen.dicom.rejection import KEY_OBJECT_SELECTION, TITLES
 from prescreen.dicom.send import UNCOMPRESSED
-from prescreen.pipeline import RADIOGRAPH_CLASSES
+from prescreen.gate import RADIOGRAPH_CLASSES
 from prescreen.settings import ReceiveTLS, Settings
 from prescreen.store.commitments import CLASS_NOT_SUPPORTED, PASSING
 

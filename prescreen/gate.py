@@ -122,7 +122,8 @@ def _words(text: str | None) -> list[str]:
 _ROOT = "1.2.840.10008."
 _FOR_PROCESSING_CLASS = "1.2.840.10008.5.1.4.1.1.1.1.1"
 _SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
-_CLASSES = frozenset(
+#: Storage classes that carry radiographs. Whatever else arrives is kept and ignored.
+RADIOGRAPH_CLASSES = frozenset(
     {
         "1.2.840.10008.5.1.4.1.1.1",  # Computed Radiography
         "1.2.840.10008.5.1.4.1.1.1.1",  # Digital X-Ray, For Presentation
@@ -226,7 +227,7 @@ def by_tags(header: Header) -> Reason | None:
 
 def _is_other_class(uid: str) -> bool:
     """A class of the standard that is not a radiograph's; an unknown one is left to the pixels."""
-    return uid.startswith(_ROOT) and uid not in _CLASSES
+    return uid.startswith(_ROOT) and uid not in RADIOGRAPH_CLASSES
 
 
 def _is_animal(header: Header) -> bool:

@@ -37,7 +37,7 @@ from prescreen.errors import (
 from prescreen.lightbox import Decoder, Image
 from prescreen.screening import Screener
 from prescreen.settings import Destination, Screen, Settings
-from prescreen.store.intake import done_with
+from prescreen.store.lately import done_with
 from prescreen.store.outbox import Outbox
 from prescreen.store.queue import Queue
 from prescreen.store.results import Results, require_intact
@@ -56,17 +56,6 @@ from prescreen.study import (
 )
 
 logger = logging.getLogger(__name__)
-
-#: Storage classes that carry radiographs: CR, DX for presentation and for processing, and the
-#: Secondary Captures some archives ship them as. Whatever else arrives is kept and ignored.
-RADIOGRAPH_CLASSES = frozenset(
-    {
-        "1.2.840.10008.5.1.4.1.1.1",
-        "1.2.840.10008.5.1.4.1.1.1.1",
-        "1.2.840.10008.5.1.4.1.1.1.1.1",
-        "1.2.840.10008.5.1.4.1.1.7",
-    }
-)
 
 #: Requested Procedure Priority (0040,1003) -> order of work; what is not listed is routine.
 PRIORITIES = {"STAT": Priority.STAT, "HIGH": Priority.HIGH}
@@ -153,7 +142,7 @@ def not_for_screening(identity: Identity) -> str | None:
     """The reason why an instance is kept and not screened, None where it is a radiograph."""
     if identity.is_own_result:
         return gate.Reason.OWN_RESULT
-    if identity.sop_class_uid not in RADIOGRAPH_CLASSES:
+    if identity.sop_class_uid not in gate.RADIOGRAPH_CLASSES:
         return gate.Reason.SOP_CLASS
     if gate.is_other_modality(identity.modality, identity.sop_class_uid):
         return gate.Reason.MODALITY
@@ -399,9 +388,10 @@ def _unsendable(delivery: Delivery, error: Exception, route: Route) -> None:
     ours = isinstance(error, OSError | PrescreenError)
     why = str(error) if ours else type(error).__name__
     logger.error("outbox row %d: cannot be sent: %s", delivery.outbox_id, why)
-    passing = getattr(error, "retryable", False) or (
-        isinstance(error, OSError) and not isinstance(error, FileNotFoundError)
-    )
+    if isinstance(error, PrescreenError):
+        passing = error.retryable
+    else:
+        passing = isinstance(error, OSError) and not isinstance(error, FileNotFoundError)
     if passing:
         route.outbox.retry(delivery, _delay(delivery, route.destination), why)
     else:

@@ -114,6 +114,13 @@ class StoreBench:
         return job
 
 
+def live(folder: Path) -> StoreBench:
+    """A store whose destination `pacs` is live."""
+    bench = StoreBench(folder)
+    bench.destinations.go_live("pacs", "me", "test")
+    return bench
+
+
 def result(sop: str, study: str, state: str = "flagged") -> ImageResult:
     """An answer with the first finding in a state, the others not flagged."""
     states = [FindingState(state)] + [FindingState.NOT_FLAGGED] * 13

@@ -212,8 +212,7 @@ def _draw_radiograph(
         for mask, colour in zip(anatomy.masks, _ORGAN_COLOURS, strict=True):
             ink.outline(area, mask, colour, grid(3))
         _draw_diameters(area, grid, result, radiograph)
-        # at the edge, however narrow the picture: it is as long as there is room
-        _draw_legend(page, grid, grid(24), result)
+        _draw_legend(page, grid, result)
 
 
 def _draw_diameters(area: Page, grid: Grid, result: ImageResult, radiograph: Radiograph) -> None:
@@ -227,9 +226,10 @@ def _draw_diameters(area: Page, grid: Grid, result: ImageResult, radiograph: Rad
             ink.measure(area, row, first, round(last), colour, grid(3))
 
 
-def _draw_legend(page: Page, grid: Grid, x: int, result: ImageResult) -> None:
+def _draw_legend(page: Page, grid: Grid, result: ImageResult) -> None:
+    """From the edge on, however narrow the picture: it takes all the room there is."""
     size, y, says = grid(24), grid.rows - grid.band - grid(46), grid.words.catalogue.page
-    x = grid.write(page, x, y, says.outlines, size, DIM) + grid(18)
+    x = grid.write(page, grid(24), y, says.outlines, size, DIM) + grid(18)
     for name, colour in ((says.lungs, LUNGS), (says.heart, HEART)):
         ink.fill(page, x, y + ink.height_of(size) // 2 - grid(2), grid(34), grid(4), colour)
         x = grid.write(page, x + grid(44), y, name, size, TEXT) + grid(26)

@@ -159,10 +159,8 @@ def _pieces(count: int, touching: tuple[_Places, _Places]) -> _Places:
             i = parent[i]
         return i
 
-    joined = ~is_first
-    for one, other in zip(
-        above[upper[joined]].tolist(), above[lower[joined]].tolist(), strict=True
-    ):
+    pairs = (above[side[~is_first]].tolist() for side in (upper, lower))
+    for one, other in zip(*pairs, strict=True):
         a, b = root(one), root(other)
         parent[max(a, b)] = min(a, b)
     first = np.arange(count)

@@ -30,7 +30,7 @@ from sqlalchemy import (
 )
 
 from prescreen.errors import LeaseLost, NotThere, StoreError
-from prescreen.store import audit, disputes, stages
+from prescreen.store import audit, disputes, overtaken, stages
 from prescreen.store import schema as t
 from prescreen.store.database import data_dir, reading, writing
 from prescreen.store.queue import utc_now
@@ -192,7 +192,7 @@ class Outbox:
             return False
         terms = {"uid": delivery.study_instance_uid, "the_id": delivery.outbox_id}
         with reading(self._engine) as connection:
-            if connection.scalar(_OVERTAKEN, terms) is None:
+            if connection.scalar(overtaken.SINCE_WRITTEN, terms) is None:
                 return False
         with writing(self._engine) as connection:
             let_go(connection, delivery, self._clock(), alone=True)
@@ -337,32 +337,6 @@ def _delivery_rows() -> Any:
     return select(*columns).select_from(t.outbox_of_studies()).where(chosen).order_by(*order)
 
 
-def _overtaken() -> Any:
-    """What happened to a study after the report of a row was written.
-
-    In the order of the chain: a clock that was put back puts nothing out of order. By the clock
-    where the chain does not know of the report: it was restored from the spool.
-    """
-    written = t.event.alias("written")
-    place = (
-        select(func.max(written.c.event_id))
-        .where(written.c.study_instance_uid == bindparam("uid"))
-        .where(written.c.job_id == t.outbox.c.job_id, written.c.kind == "report.written")
-        .scalar_subquery()
-    )
-    since = or_(
-        t.event.c.event_id > place,
-        and_(place.is_(None), t.event.c.at > t.outbox.c.created_at),
-    )
-    return (
-        select(t.event.c.event_id)
-        .where(t.event.c.study_instance_uid == bindparam("uid"), t.outbox.c.outbox_id == _ID)
-        .where(t.event.c.kind.in_(("study.identity_changed", "report.overtaken")))
-        .where(since)
-        .limit(1)
-    )
-
-
 def _change(connection: Connection, delivery: Delivery, values: Mapping[str, Any]) -> None:
     # what is an expression stands in the statement, what is a value goes beside it
     computed = {name: v for name, v in values.items() if isinstance(v, ClauseElement)}
@@ -420,7 +394,6 @@ _DUE = (
     .limit(1)
 )
 _CHANGE = update(t.outbox).where(_ours())
-_OVERTAKEN = _overtaken()
 _MAY_SEND = select(t.outbox.c.outbox_id).where(_ours(), ~_held(), ~_finding_held())
 
 

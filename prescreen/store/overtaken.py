@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import datetime
 
-from sqlalchemy import Connection, bindparam, select
+from sqlalchemy import Connection, Select, and_, bindparam, func, or_, select
 
 from prescreen.store import audit
 from prescreen.store import schema as t
@@ -86,3 +86,35 @@ _CORRECTED = (
     .limit(1)
 )
 _OPEN = select(t.job.c.job_id).where(t.job.c.study_id == bindparam("the_study"), t.job.c.open)
+
+
+def _since_written() -> Select[tuple[int]]:
+    """What took the study `uid` from its patient after the report of the row `the_id` was written.
+
+    In the order of the chain: a clock that was put back puts nothing out of order. By the clock
+    where the chain does not know of the report: it was restored from the spool.
+    """
+    written = t.event.alias("written")
+    place = (
+        select(func.max(written.c.event_id))
+        .where(written.c.study_instance_uid == bindparam("uid"))
+        .where(written.c.job_id == t.outbox.c.job_id, written.c.kind == "report.written")
+        .scalar_subquery()
+    )
+    since = or_(
+        t.event.c.event_id > place,
+        and_(place.is_(None), t.event.c.at > t.outbox.c.created_at),
+    )
+    return (
+        select(t.event.c.event_id)
+        .where(
+            t.event.c.study_instance_uid == bindparam("uid"),
+            t.outbox.c.outbox_id == bindparam("the_id"),
+        )
+        .where(t.event.c.kind.in_(("study.identity_changed", "report.overtaken")))
+        .where(since)
+        .limit(1)
+    )
+
+
+SINCE_WRITTEN = _since_written()

@@ -18,7 +18,8 @@ from typing import Any
 
 from prescreen.errors import StoreError
 from prescreen.store.answers import Answer, as_plain, from_json, plain
-from prescreen.store.intake import is_untouched, mapped
+from prescreen.store.intake import mapped
+from prescreen.store.lately import is_untouched
 from prescreen.study import Audience, Disposition, ImageResult, Job, Outcome, ResultObject
 
 NAME = "manifest.json"

@@ -25,7 +25,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from prescreen.errors import PrescreenError, StoreError, UnusableImage
-from prescreen.store.intake import HELD, Intake, Kept, Lately, fsync, is_untouched, mapped
+from prescreen.store.intake import Intake, Kept, fsync, mapped
+from prescreen.store.lately import HELD, Lately, is_untouched
 from prescreen.study import Content, Unfinished
 
 

@@ -12,14 +12,12 @@ from prescreen.store.database import writing
 from prescreen.store.recalls import Recalls
 from prescreen.store.rejections import reject
 from prescreen.study import Audience, Job, Outcome, Reference, Rejection
-from tests.store_bench import PACS, StoreBench, report
+from tests.store_bench import PACS, StoreBench, live, report
 
 
 @pytest.fixture
 def bench(tmp_path: Path) -> StoreBench:
-    found = StoreBench(tmp_path)
-    found.destinations.go_live("pacs", "me", "test")
-    return found
+    return live(tmp_path)
 
 
 def _reject_image(bench: StoreBench, sop_instance_uid: str) -> None:

@@ -17,16 +17,14 @@ from prescreen.store.rejections import reject
 from prescreen.study import Delivery, Incoming, Reference, Rejection
 from tests import results
 from tests.peers.made import every_kind
-from tests.store_bench import LAB, PACS, StoreBench
+from tests.store_bench import LAB, PACS, StoreBench, live
 
 STUDY = "1.2.1"
 
 
 @pytest.fixture
 def bench(tmp_path: Path) -> StoreBench:
-    found = StoreBench(tmp_path)
-    found.destinations.go_live("pacs", "me", "test")
-    return found
+    return live(tmp_path)
 
 
 def _reject(bench: StoreBench, uid: str, code: str = "113001") -> None:

@@ -11,31 +11,15 @@ import pytest
 from prescreen import pipeline
 from prescreen.dicom.send import Sender
 from prescreen.errors import StoreError
-from prescreen.pipeline import Route
 from prescreen.store import audit, reader
 from prescreen.study import Delivery
-from tests.store_bench import PACS, StoreBench
-
-
-class Peer:
-    """Takes what it is sent, or raises."""
-
-    def __init__(self, error: Exception | None = None) -> None:
-        self.error = error
-        self.took: list[Any] = []
-
-    def send(self, part10: Path | bytes) -> int:
-        if self.error is not None:
-            raise self.error
-        self.took.append(part10)
-        return 0x0000
+from tests.routes import Peer, route
+from tests.store_bench import PACS, StoreBench, live
 
 
 @pytest.fixture
 def bench(tmp_path: Path) -> StoreBench:
-    found = StoreBench(tmp_path)
-    found.destinations.go_live("pacs", "me", "test")
-    return found
+    return live(tmp_path)
 
 
 def _claimed(bench: StoreBench) -> Delivery:
@@ -44,10 +28,6 @@ def _claimed(bench: StoreBench) -> Delivery:
     delivery.path.parent.mkdir(exist_ok=True)
     delivery.path.write_bytes(b"a report")
     return delivery
-
-
-def _route(bench: StoreBench, peer: Peer, **more: Any) -> Route:
-    return Route(PACS, bench.outbox, peer, lambda: bench.now, **more)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("while_it", ["check", "ready"])
@@ -60,13 +40,13 @@ def test_a_hold_given_while_the_peer_is_asked_or_called_stops_the_first_object(
         bench.destinations.hold("pacs", "me", "stop")
         return True
 
-    pipeline.deliver([delivery], _route(bench, peer, **{while_it: takes_long}))
-    assert peer.took == []
+    pipeline.deliver([delivery], route(bench, peer, **{while_it: takes_long}))
+    assert peer.sent == []
     bench.destinations.release("pacs", "me", "go on")
     (again,) = bench.outbox.claim("pacs", 60)
     assert again.attempt == 1, "it was not tried"
-    pipeline.deliver([again], _route(bench, peer))
-    assert peer.took == [delivery.path]
+    pipeline.deliver([again], route(bench, peer))
+    assert peer.sent == [delivery.path.name]
 
 
 def _locked() -> StoreError:
@@ -76,7 +56,8 @@ def _locked() -> StoreError:
 
 
 def test_a_condition_of_ours_that_passes_parks_nothing(bench: StoreBench) -> None:
-    pipeline.deliver([_claimed(bench)], _route(bench, Peer(_locked())))
+    delivery = _claimed(bench)
+    pipeline.deliver([delivery], route(bench, Peer({delivery.path.name: _locked()})))
     assert reader.status(bench.engine, bench.now).deliveries == {"pacs": {"pending": 1}}
     assert [e.kind for e in audit.events(bench.engine)][-1] == "object.retried"
     bench.wait(3_600)
@@ -84,8 +65,8 @@ def test_a_condition_of_ours_that_passes_parks_nothing(bench: StoreBench) -> Non
 
 
 def test_what_cannot_be_read_for_good_waits_for_a_person(bench: StoreBench) -> None:
-    gone = StoreError("report.dcm: is not a DICOM file")
-    pipeline.deliver([_claimed(bench)], _route(bench, Peer(gone)))
+    delivery, gone = _claimed(bench), StoreError("report.dcm: is not a DICOM file")
+    pipeline.deliver([delivery], route(bench, Peer({delivery.path.name: gone})))
     assert reader.status(bench.engine, bench.now).deliveries == {"pacs": {"parked": 1}}
 
 

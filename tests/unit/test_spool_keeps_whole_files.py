@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from prescreen.errors import OutOfResources, StoreError, UnusableImage
-from prescreen.store import intake
+from prescreen.store import lately
 from prescreen.store import spool as spool_module
 from prescreen.store.guard import Guard
 from prescreen.store.spool import Spool
@@ -196,9 +196,9 @@ def test_what_another_process_wrote_before_this_one_began_is_digested(
 ) -> None:
     kept = Spool(tmp_path).keep(b"whole" * 100)
     now = datetime.datetime.now(datetime.UTC)
-    assert intake.is_untouched(kept.path, now)
-    monkeypatch.setattr(intake, "_STARTED", time.time())
-    assert not intake.is_untouched(kept.path, now)
+    assert lately.is_untouched(kept.path, now)
+    monkeypatch.setattr(lately, "_STARTED", time.time())
+    assert not lately.is_untouched(kept.path, now)
     monkeypatch.undo()
-    monkeypatch.setattr(intake, "FRESH", -1.0)
-    assert not intake.is_untouched(kept.path, now)
+    monkeypatch.setattr(lately, "FRESH", -1.0)
+    assert not lately.is_untouched(kept.path, now)

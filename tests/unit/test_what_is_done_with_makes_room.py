@@ -16,11 +16,11 @@ from pydicom.uid import CTImageStorage
 from prescreen import pipeline
 from prescreen.dicom.decode import Decoder
 from prescreen.errors import UnusableImage
-from prescreen.pipeline import Route
-from prescreen.store import intake
+from prescreen.store import lately
 from prescreen.store.spool import Spool
 from tests.parcels import SUCCESS, Parcels, chest
-from tests.store_bench import PACS, StoreBench
+from tests.routes import Peer, route
+from tests.store_bench import PACS, live
 
 
 class Watched(set[int]):
@@ -66,7 +66,7 @@ def _done_with(*paths: Path) -> None:
     for path in paths:
         before = path.stat().st_ctime_ns
         while path.stat().st_ctime_ns == before:
-            intake.done_with(path, datetime.datetime.now(datetime.UTC))
+            lately.done_with(path, datetime.datetime.now(datetime.UTC))
 
 
 def test_the_oldest_makes_way_for_what_comes_once_there_is_more_than_is_held(
@@ -137,36 +137,27 @@ def test_what_was_screened_or_sent_is_done_with(tmp_path: Path, parcels: Parcels
     assert parcels.keep(chest()) == SUCCESS
     received = _received(parcels)
     now = datetime.datetime.now(datetime.UTC)
-    assert intake.is_untouched(received, now)
+    assert lately.is_untouched(received, now)
     parcels.answer()
-    assert not intake.is_untouched(received, now)
-
-
-class Peer:
-    """Takes all it is sent."""
-
-    def send(self, part10: Path | bytes) -> int:
-        return 0x0000
+    assert not lately.is_untouched(received, now)
 
 
 def test_a_result_is_done_with_once_it_is_delivered(tmp_path: Path) -> None:
-    bench = StoreBench(tmp_path)
-    bench.destinations.go_live("pacs", "me", "test")
+    bench = live(tmp_path)
     bench.screened("1.2.1", PACS)
     (delivery,) = bench.outbox.claim("pacs", 60)
     delivery.path.parent.mkdir(exist_ok=True)
     delivery.path.write_bytes(b"a report")
     before = delivery.path.stat().st_ctime_ns
     time.sleep(0.02)  # the kernel's clock for files ticks slowly
-    route = Route(PACS, bench.outbox, Peer(), lambda: bench.now)  # type: ignore[arg-type]
-    pipeline.deliver([delivery], route)
+    pipeline.deliver([delivery], route(bench, Peer()))
     assert delivery.path.stat().st_ctime_ns > before
 
 
 def test_what_was_read_from_the_disk_is_let_go_at_once(tmp_path: Path, dropped: Watched) -> None:
     kept = Spool(tmp_path).keep(b"whole" * 100)
     an_hour_ago = datetime.datetime.now(datetime.UTC) - datetime.timedelta(hours=1)
-    intake.done_with(kept.path, an_hour_ago)
+    lately.done_with(kept.path, an_hour_ago)
     assert dropped.has(kept.path)
 
 
@@ -177,7 +168,7 @@ def test_what_was_let_go_is_digested_before_it_is_read_again(tmp_path: Path) -> 
     now = datetime.datetime.now(datetime.UTC)
     spool.verify(kept.path, "0" * 64, now)  # untouched: not digested
     while kept.path.stat().st_ctime <= now.timestamp():  # the kernel's clock for files ticks slowly
-        intake.let_go(kept.path)
+        lately.let_go(kept.path)
     spool.verify(kept.path, kept.sha256, now)
     with pytest.raises(UnusableImage, match="not what was kept"):
         spool.verify(kept.path, "0" * 64, now)
@@ -186,7 +177,7 @@ def test_what_was_let_go_is_digested_before_it_is_read_again(tmp_path: Path) -> 
 
 
 def test_what_is_gone_cannot_be_let_go_and_is_no_error(tmp_path: Path) -> None:
-    intake.let_go(tmp_path / "nothing.dcm")
+    lately.let_go(tmp_path / "nothing.dcm")
 
 
 #: A ring refers to itself, as networks do: only the collector frees it.

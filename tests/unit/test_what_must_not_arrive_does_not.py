@@ -12,7 +12,6 @@ import pytest
 
 from prescreen import lightbox, pipeline, reporting, screening
 from prescreen.errors import NotThere, UnusableImage
-from prescreen.pipeline import Route
 from prescreen.settings import Scope
 from prescreen.store import audit, disputes, reader
 from prescreen.store.answers import Answer
@@ -20,34 +19,13 @@ from prescreen.store.corrections import Corrections
 from prescreen.store.database import writing
 from prescreen.study import Disposition, Header, ImageResult, Instance, Outcome, Radiograph
 from tests.pictures import data_set, part10, ramp
-from tests.store_bench import CANARY, PACS, StoreBench, result
-
-
-class Peer:
-    """Takes what it is sent; `broken` names what makes it stumble, and how."""
-
-    def __init__(self, broken: dict[str, Exception] | None = None) -> None:
-        self.broken, self.sent = broken or {}, list[str]()
-        self.before_each: Any = lambda: None
-
-    def send(self, part10: Path | bytes) -> int:
-        assert isinstance(part10, Path)
-        if part10.name in self.broken:
-            raise self.broken[part10.name]
-        self.sent.append(part10.name)
-        self.before_each()
-        return 0x0000
+from tests.routes import Peer, route
+from tests.store_bench import CANARY, PACS, StoreBench, live, result
 
 
 @pytest.fixture
 def bench(tmp_path: Path) -> StoreBench:
-    found = StoreBench(tmp_path)
-    found.destinations.go_live("pacs", "me", "test")
-    return found
-
-
-def _route(bench: StoreBench, peer: Peer) -> Route:
-    return Route(PACS, bench.outbox, peer, lambda: bench.now)  # type: ignore[arg-type]
+    return live(tmp_path)
 
 
 def _states(bench: StoreBench, study: str) -> list[str]:
@@ -154,7 +132,7 @@ def test_what_comes_back_from_a_senders_hand_is_not_sent(bench: StoreBench) -> N
     bench.outbox.retry(row, 5, "the peer is away")
     bench.wait(6)
     peer = Peer()
-    pipeline.deliver(bench.outbox.claim("pacs", 60), _route(bench, peer))
+    pipeline.deliver(bench.outbox.claim("pacs", 60), route(bench, peer))
     assert peer.sent == []
     assert _states(bench, "1.2.1") == ["cancelled"]
 
@@ -255,7 +233,7 @@ def test_a_correction_of_an_image_reaches_what_comes_back_from_a_senders_hand(
     bench.outbox.retry(row, 5, "the peer is away")
     bench.wait(6)
     peer = Peer()
-    pipeline.deliver(bench.outbox.claim("pacs", 60), _route(bench, peer))
+    pipeline.deliver(bench.outbox.claim("pacs", 60), route(bench, peer))
     assert peer.sent == []
     assert _states(bench, "1.2.1") == ["cancelled"]
     (job,) = bench.claim()
@@ -268,7 +246,7 @@ def test_a_correction_reaches_what_was_claimed_and_not_begun(bench: StoreBench) 
     bench.wait(1)
     peer = Peer()
     peer.before_each = lambda: bench.keep("1.2.2", 2, **OTHER)
-    pipeline.deliver(bench.outbox.claim("pacs", 60, 2), _route(bench, peer))
+    pipeline.deliver(bench.outbox.claim("pacs", 60, 2), route(bench, peer))
     assert len(peer.sent) == 1
     assert _states(bench, "1.2.1") == ["delivered"]
     assert _states(bench, "1.2.2") == ["cancelled"]
@@ -347,7 +325,7 @@ def test_a_hold_stops_what_was_claimed_already(bench: StoreBench) -> None:
         bench.screened(study, PACS)
     peer = Peer()
     peer.before_each = lambda: bench.destinations.hold("pacs", "me", "looks wrong")
-    pipeline.deliver(bench.outbox.claim("pacs", 60, 3), _route(bench, peer))
+    pipeline.deliver(bench.outbox.claim("pacs", 60, 3), route(bench, peer))
     assert len(peer.sent) == 1
     bench.destinations.release("pacs", "me", "looked into")
     bench.wait(1)
@@ -372,8 +350,8 @@ def test_an_object_that_cannot_be_sent_stops_nothing_behind_it(
     poison = claimed[0].path.name
     peer = Peer({poison: error})
 
-    pipeline.deliver(claimed[:1], _route(bench, peer))
-    pipeline.deliver(claimed[1:], _route(bench, Peer()))
+    pipeline.deliver(claimed[:1], route(bench, peer))
+    pipeline.deliver(claimed[1:], route(bench, Peer()))
     assert _states(bench, "1.2.1") == [state]
     assert _states(bench, "1.2.2") == ["delivered"]
 
