@@ -12,7 +12,7 @@ from sqlalchemy import Connection, and_, bindparam, select
 
 from prescreen.errors import StoreError
 from prescreen.store import schema as t
-from prescreen.store.database import add, inserting
+from prescreen.store.prepared import Prepared, add, inserting
 from prescreen.study import (
     ANOTHER_PATIENT,
     Disposition,
@@ -114,7 +114,7 @@ def write_result(
     result_id = add(connection, t.result, row)
     if result is not None and result.findings:
         rows = [{"result_id": result_id, **_finding_row(finding)} for finding in result.findings]
-        connection.execute(inserting(t.finding), rows)
+        inserting(t.finding).add_all(connection, rows)
 
 
 def _number(value: float | None) -> float | None:
@@ -141,7 +141,7 @@ def earlier_results(
     What was said of a conflict's other pixels never hides what was said of the first ones. Of an
     image that carries another Patient ID than the study does now, only that is said.
     """
-    rows = connection.execute(_EARLIER, {"the_study": study_id, "the_job": before_job_id})
+    rows = _EARLIER.all(connection, {"the_study": study_id, "the_job": before_job_id})
     newest = {row.sop_instance_uid: row for row in rows}
     return tuple(_carried_over(row.numbers, row.is_other) for row in newest.values())
 
@@ -155,7 +155,7 @@ def _carried_over(numbers: str, is_other: bool) -> ImageResult:
 
 _NOW, _THEN = t.identity.alias("now"), t.identity.alias("then")
 _IS_OTHER = and_(_THEN.c.patient_id != "", _NOW.c.patient_id != _THEN.c.patient_id)
-_EARLIER = (
+_EARLIER = Prepared(
     select(t.instance.c.sop_instance_uid, t.result.c.numbers, _IS_OTHER.label("is_other"))
     .select_from(
         t.result.join(t.job)

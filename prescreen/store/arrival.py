@@ -13,13 +13,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import BindParameter, Connection, Row, Select, bindparam, insert, select, update
+from sqlalchemy import BindParameter, Connection, Row, bindparam, select, update
 
 from prescreen.store import audit
 from prescreen.store import schema as t
-from prescreen.store.database import add, inserting
 from prescreen.store.images import fill, screenable
 from prescreen.store.intake import Kept
+from prescreen.store.prepared import Prepared, add, inserting
 from prescreen.store.withdrawal import overtake
 from prescreen.study import Disposition, Identity, Incoming, Instance, Priority, Stage
 
@@ -38,21 +38,29 @@ _PATIENT = (
 )
 
 
-#: Built once: building a statement costs more than running it.
 _UID: BindParameter[str] = bindparam("uid")
-_OURS = select(t.result_object.c.object_id).where(t.result_object.c.sop_instance_uid == _UID)
-_REJECTION = select(t.rejection.c.code).where(t.rejection.c.sop_instance_uid == _UID)
-_VERSIONS = select(
-    t.instance.c.instance_id, t.instance.c.sha256, t.instance.c.size, t.instance.c.path
-).where(t.instance.c.sop_instance_uid == _UID, t.instance.c.removed_at.is_(None))
-_READ_SALT = select(t.meta.c.value).where(t.meta.c.key == _SALT)
-_IDENTITY = select(t.identity.c.identity_id).where(t.identity.c.digest == bindparam("the_digest"))
-_STUDY = select(t.study.c.study_id, t.study.c.identity_id).where(
-    t.study.c.study_instance_uid == _UID
+_OURS = Prepared(
+    select(t.result_object.c.object_id).where(t.result_object.c.sop_instance_uid == _UID)
 )
-_OPEN_JOB: Select[Any] = select(t.job.c.job_id, t.job.c.cap_at, t.job.c.priority).where(
-    t.job.c.study_id == bindparam("the_study"), t.job.c.open
+_REJECTION = Prepared(select(t.rejection.c.code).where(t.rejection.c.sop_instance_uid == _UID))
+_VERSIONS = Prepared(
+    select(
+        t.instance.c.instance_id, t.instance.c.sha256, t.instance.c.size, t.instance.c.path
+    ).where(t.instance.c.sop_instance_uid == _UID, t.instance.c.removed_at.is_(None))
 )
+_READ_SALT = Prepared(select(t.meta.c.value).where(t.meta.c.key == _SALT))
+_IDENTITY = Prepared(
+    select(t.identity.c.identity_id).where(t.identity.c.digest == bindparam("the_digest"))
+)
+_STUDY = Prepared(
+    select(t.study.c.study_id, t.study.c.identity_id).where(t.study.c.study_instance_uid == _UID)
+)
+_OPEN_JOB = Prepared(
+    select(t.job.c.job_id, t.job.c.cap_at, t.job.c.priority).where(
+        t.job.c.study_id == bindparam("the_study"), t.job.c.open
+    )
+)
+_MOVE_JOB = Prepared(update(t.job).where(t.job.c.job_id == bindparam("the_job")))
 
 
 @dataclass(frozen=True)
@@ -112,19 +120,19 @@ def arrive(
 
 def _is_ours(connection: Connection, sop_instance_uid: str) -> bool:
     """Whether an object of that UID was written here; an archive may have changed the rest."""
-    return connection.scalar(_OURS, {"uid": sop_instance_uid}) is not None
+    return _OURS.scalar(connection, {"uid": sop_instance_uid}) is not None
 
 
 def _rejected_before(
     connection: Connection, sop_instance_uid: str, now: datetime.datetime
 ) -> dict[str, Any]:
     """What a rejection note that came before the instance says of it."""
-    code = connection.scalar(_REJECTION, {"uid": sop_instance_uid})
+    code = _REJECTION.scalar(connection, {"uid": sop_instance_uid})
     return {} if code is None else {"rejected_at": now, "rejected_code": code}
 
 
 def _versions(connection: Connection, sop_instance_uid: str) -> list[Row[Any]]:
-    return list(connection.execute(_VERSIONS, {"uid": sop_instance_uid}))
+    return _VERSIONS.all(connection, {"uid": sop_instance_uid})
 
 
 def _lies_there(row: Row[Any], arrival: Arrival) -> bool:
@@ -205,10 +213,10 @@ def patient_data(identity: Identity) -> dict[str, str]:
 
 def identity_digest(connection: Connection, identity: Identity) -> str:
     """Digest of patient, order and study (hex), salted per database: equal where they are."""
-    salt = connection.scalar(_READ_SALT)
+    salt = _READ_SALT.scalar(connection)
     if salt is None:
         salt = secrets.token_hex(16)
-        connection.execute(insert(t.meta), {"key": _SALT, "value": salt})
+        inserting(t.meta).run(connection, {"key": _SALT, "value": salt})
     told = patient_data(identity) | {"study_instance_uid": identity.study_instance_uid}
     content = json.dumps(told, sort_keys=True)
     return hashlib.sha256(f"{salt}\n{content}".encode()).hexdigest()
@@ -217,7 +225,7 @@ def identity_digest(connection: Connection, identity: Identity) -> str:
 def identity_row(connection: Connection, identity: Identity) -> tuple[int, bool]:
     """Id of the identity's row, and whether the row is new."""
     digest = identity_digest(connection, identity)
-    known = connection.scalar(_IDENTITY, {"the_digest": digest})
+    known = _IDENTITY.scalar(connection, {"the_digest": digest})
     if known is not None:
         return int(known), False
     row = {"digest": digest, **patient_data(identity)}
@@ -238,7 +246,7 @@ def _study(
     no report, and takes none back.
     """
     uid = arrival.identity.study_instance_uid
-    known = connection.execute(_STUDY, {"uid": uid}).one_or_none()
+    known = _STUDY.first(connection, {"uid": uid})
     if known is None:
         row = {"study_instance_uid": uid, "identity_id": identity_id, "first_received_at": now}
         return add(connection, t.study, row), 0
@@ -309,15 +317,15 @@ def join_open_job(
         job_id = open_job(connection, study_id, uid, now, due_at, cap_at, priority)
     else:
         job_id = int(job.job_id)
-        statement = update(t.job).where(t.job.c.job_id == job_id)
-        connection.execute(statement, {"due_at": due_at, "priority": priority})
-    connection.execute(inserting(t.job_instance), {"job_id": job_id, "instance_id": instance_id})
+        values = {"the_job": job_id, "due_at": due_at, "priority": priority}
+        _MOVE_JOB.run(connection, values)
+    inserting(t.job_instance).run(connection, {"job_id": job_id, "instance_id": instance_id})
     return {"job_id": job_id, "due_at": t.instant_text(due_at)}
 
 
-def _open_job(connection: Connection, study_id: int) -> Row[Any] | None:
-    """The job of a study that images may still join; once claimed it is closed for ever."""
-    return connection.execute(_OPEN_JOB, {"the_study": study_id}).one_or_none()
+def _open_job(connection: Connection, study_id: int) -> Any:
+    """The job of a study that images may still join, if any; once claimed it is closed for ever."""
+    return _OPEN_JOB.first(connection, {"the_study": study_id})
 
 
 def due(

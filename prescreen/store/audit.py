@@ -26,8 +26,6 @@ from sqlalchemy import (
     Row,
     Select,
     String,
-    bindparam,
-    insert,
     select,
     type_coerce,
     update,
@@ -35,17 +33,15 @@ from sqlalchemy import (
 
 from prescreen.errors import StoreError
 from prescreen.store import schema as t
-from prescreen.store.database import Prepared, reading, writing
+from prescreen.store.database import reading, writing
+from prescreen.store.prepared import Prepared, inserting
 from prescreen.study import Event
 
 GENESIS = "0" * 64
 _NAMES = tuple(column.name for column in t.event.columns)
 _HEAD = "audit.head"
-_READ_HEAD = select(t.meta.c.value).where(t.meta.c.key == _HEAD)
-#: Prepared: an event costs three statements, and a study ten events.
-_HEAD_NOW = Prepared(_READ_HEAD)
-_MOVE_HEAD = Prepared(update(t.meta).where(t.meta.c.key == _HEAD).values(value=bindparam("head")))
-_ADD_EVENT = Prepared(insert(t.event))
+_READ_HEAD = Prepared(select(t.meta.c.value).where(t.meta.c.key == _HEAD))
+_MOVE_HEAD = Prepared(update(t.meta).where(t.meta.c.key == _HEAD))
 _KIND = re.compile(r"[a-z]+(?:_[a-z]+)*\.[a-z]+(?:_[a-z]+)*")
 #: Keys that would put patient data into the chain, where it could never be erased.
 _FORBIDDEN = frozenset(
@@ -113,9 +109,9 @@ def append(
     }
     aside = _set_aside(row, phi)
     row["hash"] = _hash(head.hash, row)
-    _ADD_EVENT(connection, **{**row, "at": t.instant_text(at)})
+    inserting(t.event).run(connection, row)
     if aside is not None:
-        connection.execute(insert(t.event_phi), aside)
+        inserting(t.event_phi).run(connection, aside)
     _move_head(connection, Checkpoint(row["event_id"], row["hash"]))
     return int(row["event_id"])
 
@@ -171,22 +167,22 @@ def follows(head: Checkpoint, row: Mapping[str, Any]) -> bool:
 
 
 def _head(connection: Connection) -> Checkpoint:
-    value = _HEAD_NOW(connection).scalar()
+    value = _READ_HEAD.scalar(connection)
     if value is None:
-        connection.execute(insert(t.meta), {"key": _HEAD, "value": f"0 {GENESIS}"})
+        inserting(t.meta).run(connection, {"key": _HEAD, "value": f"0 {GENESIS}"})
         return Checkpoint(0, GENESIS)
     event_id, digest = str(value).split(" ")
     return Checkpoint(int(event_id), digest)
 
 
 def _move_head(connection: Connection, head: Checkpoint) -> None:
-    _MOVE_HEAD(connection, head=f"{head.event_id} {head.hash}")
+    _MOVE_HEAD.run(connection, {"value": f"{head.event_id} {head.hash}"})
 
 
 def checkpoint(engine: Engine) -> Checkpoint:
     """The newest event and its hash, to be kept where the database's owner cannot write."""
     with reading(engine) as connection:
-        value = connection.scalar(_READ_HEAD)
+        value = _READ_HEAD.scalar(connection)
     event_id, digest = str(value or f"0 {GENESIS}").split(" ")
     return Checkpoint(int(event_id), digest)
 
@@ -206,7 +202,7 @@ def verify(engine: Engine, checkpoints: Iterable[Checkpoint] = ()) -> Verdict:
             if problem is not None:
                 return Verdict(last, *problem)
             last, digest = row.event_id, row.hash
-        head = connection.scalar(_READ_HEAD)
+        head = _READ_HEAD.scalar(connection)
     return _tail(last, digest, str(head or f"0 {GENESIS}"), remembered)
 
 

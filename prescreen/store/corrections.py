@@ -16,8 +16,9 @@ from sqlalchemy import Connection, Engine, Row, bindparam, func, insert, select,
 
 from prescreen.store import arrival, audit
 from prescreen.store import schema as t
-from prescreen.store.database import add, writing
+from prescreen.store.database import writing
 from prescreen.store.images import screenable
+from prescreen.store.prepared import add
 from prescreen.store.queue import utc_now
 from prescreen.store.rebuild import rebuild
 from prescreen.store.withdrawal import let_go

@@ -8,25 +8,18 @@ and never fail in the middle. Alembic is imported only when there is something t
 from __future__ import annotations
 
 import contextlib
-import functools
 import sqlite3
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from sqlalchemy import (
     URL,
-    ClauseElement,
     Connection,
-    CursorResult,
-    Dialect,
     Engine,
-    Insert,
-    Table,
     create_engine,
     event,
-    insert,
 )
 from sqlalchemy import exc as sqlalchemy_errors
 from sqlalchemy.pool import ConnectionPoolEntry
@@ -45,6 +38,8 @@ _PASSING = (
     sqlalchemy_errors.TimeoutError,
     sqlite3.OperationalError,
 )
+#: Neither locked nor misused, and so of the file.
+_DAMAGED = (sqlalchemy_errors.DatabaseError, sqlite3.DatabaseError)
 _MIGRATIONS = Path(__file__).with_name("migrations")
 
 
@@ -88,8 +83,9 @@ def _engine(path: Path, busy_timeout: float) -> Engine:
 
     @event.listens_for(engine, "begin")
     def begin(connection: Connection) -> None:
-        reads_only = connection.get_execution_options().get("reads_only", False)
-        connection.exec_driver_sql("BEGIN" if reads_only else "BEGIN IMMEDIATE")
+        driver = _driver(connection)
+        if not driver.in_transaction:  # else `reading` has begun
+            driver.execute("BEGIN IMMEDIATE")
 
     return engine
 
@@ -140,44 +136,14 @@ def writing(engine: Engine, refuses: bool = False) -> Iterator[Connection]:
 def reading(engine: Engine) -> Iterator[Connection]:
     """A transaction that reads one consistent state and waits for nobody."""
     with _mapped(engine), engine.connect() as connection:
-        yield connection.execution_options(reads_only=True)
+        _driver(connection).execute("BEGIN")
+        yield connection
 
 
-def add(connection: Connection, table: Table, row: Mapping[str, Any]) -> int:
-    """Insert one row; returns the id that the database gave it."""
-    key = connection.execute(inserting(table), row).inserted_primary_key
-    assert key is not None
-    return int(key[0])
-
-
-@functools.cache
-def inserting(table: Table) -> Insert:
-    """The statement that inserts into a table, built once."""
-    return insert(table)
-
-
-class Prepared:
-    """A statement of plain texts and numbers, compiled once: most of its cost is elsewhere.
-
-    Parameters go to the driver and values come from it as they are, so instants are texts.
-    """
-
-    def __init__(self, statement: ClauseElement) -> None:
-        self._statement = statement
-        self._compiled: dict[str, tuple[str, tuple[str, ...], dict[str, Any]]] = {}
-
-    def __call__(self, connection: Connection, **values: Any) -> CursorResult[Any]:
-        """Run it with values for its parameters."""
-        text, names, fixed = self._on(connection.dialect)
-        given = {**fixed, **values}
-        return connection.exec_driver_sql(text, tuple(given[name] for name in names))
-
-    def _on(self, dialect: Dialect) -> tuple[str, tuple[str, ...], dict[str, Any]]:
-        if dialect.name not in self._compiled:
-            compiled = self._statement.compile(dialect=dialect)
-            names = tuple(getattr(compiled, "positiontup", None) or ())
-            self._compiled[dialect.name] = str(compiled), names, dict(compiled.params)
-        return self._compiled[dialect.name]
+def _driver(connection: Connection) -> sqlite3.Connection:
+    driver = connection.connection.driver_connection
+    assert isinstance(driver, sqlite3.Connection)
+    return driver
 
 
 @contextmanager
@@ -191,7 +157,7 @@ def _mapped(engine: Engine, refuses: bool = False) -> Iterator[None]:
 def _ours(error: Exception, path: str, refuses: bool) -> PrescreenError:
     said = getattr(error, "orig", None) or error
     passing = isinstance(error, _PASSING)
-    if refuses and (passing or type(error) is sqlalchemy_errors.DatabaseError):
+    if refuses and (passing or type(error) in _DAMAGED):
         return OutOfResources(f"{path}: {said}; free room or stop what holds it")
     ours = StoreError(f"{path}: {said}; see the room on its disk, its permissions, other users")
     ours.retryable = passing
@@ -200,9 +166,8 @@ def _ours(error: Exception, path: str, refuses: bool) -> PrescreenError:
 
 def _bring_up_to_date(engine: Engine, path: Path) -> None:
     with _mapped(engine):
-        with engine.connect() as connection:
-            reader = connection.execution_options(reads_only=True)
-            if _revision(reader, path) == REVISION:
+        with reading(engine) as connection:
+            if _revision(connection, path) == REVISION:
                 return
         with engine.begin() as connection:  # two that open at once: the second finds it done
             if _revision(connection, path) != REVISION:

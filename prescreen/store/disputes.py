@@ -13,6 +13,7 @@ from sqlalchemy import Connection, bindparam, func, select, update
 
 from prescreen.store import audit
 from prescreen.store import schema as t
+from prescreen.store.prepared import Prepared
 from prescreen.study import Job, OutboxState
 
 MOST = 5
@@ -30,9 +31,9 @@ def set_aside(connection: Connection, job: Job, now: datetime.datetime) -> bool:
     What a person asked for (a rescreen, a retry) and what takes back is not held up.
     """
     uid = job.study_instance_uid
-    connection.execute(_SUPERSEDE, {"the_study": uid})
+    _SUPERSEDE.run(connection, {"the_study": uid})
     terms = {"the_study": uid, "since": now - WITHIN}
-    times = connection.scalar(_OVERTAKEN, terms) if job.cause == "arrival" else 0
+    times = _OVERTAKEN.scalar(connection, terms) if job.cause == "arrival" else 0
     if not times or times < MOST:
         return False
     audit.append(
@@ -46,16 +47,18 @@ def set_aside(connection: Connection, job: Job, now: datetime.datetime) -> bool:
     return True
 
 
-_OVERTAKEN = select(func.count()).where(
-    t.event.c.study_instance_uid == bindparam("the_study"),
-    t.event.c.kind == "report.overtaken",
-    t.event.c.at > bindparam("since", type_=t.Instant),
+_OVERTAKEN = Prepared(
+    select(func.count()).where(
+        t.event.c.study_instance_uid == bindparam("the_study"),
+        t.event.c.kind == "report.overtaken",
+        t.event.c.at > bindparam("since", type_=t.Instant),
+    )
 )
 _JOBS = select(t.job.c.job_id).where(
     t.job.c.study_id == t.study.c.study_id,
     t.study.c.study_instance_uid == bindparam("the_study"),
 )
-_SUPERSEDE = (
+_SUPERSEDE = Prepared(
     update(t.outbox)
     .where(
         t.outbox.c.job_id.in_(_JOBS),

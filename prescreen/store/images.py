@@ -5,6 +5,7 @@ from __future__ import annotations
 from sqlalchemy import Connection, bindparam, insert, select
 
 from prescreen.store import schema as t
+from prescreen.store.prepared import Prepared
 from prescreen.study import Correction, Disposition
 
 
@@ -41,7 +42,7 @@ def corrections(connection: Connection, job_id: int) -> dict[int, Correction]:
     What arrived under another identity since, and made that the study's, is not among them: an
     instance is corrected for as long as its row has the identity that the correction gave it.
     """
-    rows = connection.execute(_CORRECTIONS, {"the_job": job_id})
+    rows = _CORRECTIONS.all(connection, {"the_job": job_id})
     return {
         row.instance_id: Correction(
             patient_id=row.patient_id,
@@ -55,7 +56,7 @@ def corrections(connection: Connection, job_id: int) -> dict[int, Correction]:
     }
 
 
-_CORRECTIONS = (
+_CORRECTIONS = Prepared(
     select(t.correction_item.c.instance_id, t.correction.c.patient_sex, *t.identity.c)
     .select_from(
         t.correction_item.join(t.correction)

@@ -14,7 +14,6 @@ from typing import Any
 
 from sqlalchemy import (
     BindParameter,
-    ClauseElement,
     ColumnElement,
     Connection,
     Engine,
@@ -33,6 +32,7 @@ from prescreen.errors import LeaseLost, NotThere, StoreError
 from prescreen.store import audit, disputes, overtaken, stages
 from prescreen.store import schema as t
 from prescreen.store.database import data_dir, reading, writing
+from prescreen.store.prepared import Prepared
 from prescreen.store.queue import utc_now
 from prescreen.store.withdrawal import RECALLED, is_note, let_go
 from prescreen.study import Delivery, OutboxState, Stage
@@ -67,7 +67,7 @@ class Outbox:
         """Whether a row of a destination may be due: cheaper to ask than to claim."""
         with reading(self._engine) as connection:
             terms = {"to": destination, "now": self._clock()}
-            return connection.scalar(_DUE, terms) is not None
+            return _DUE.scalar(connection, terms) is not None
 
     def claim(self, destination: str, lease: float, limit: int = 1) -> list[Delivery]:
         """Up to `limit` due rows of a destination, leased for `lease` seconds, attempt counted.
@@ -180,7 +180,7 @@ class Outbox:
         """Whether the row is still ours and nothing it needs has gone on hold since its claim."""
         terms = {"to": delivery.destination, **_whose(delivery)}
         with reading(self._engine) as connection:
-            return connection.scalar(_MAY_SEND, terms) is not None
+            return _MAY_SEND.scalar(connection, terms) is not None
 
     def let_go_overtaken(self, delivery: Delivery) -> bool:
         """Cancel the row if its study may be another's since it was written; whether it may.
@@ -192,7 +192,7 @@ class Outbox:
             return False
         terms = {"uid": delivery.study_instance_uid, "the_id": delivery.outbox_id}
         with reading(self._engine) as connection:
-            if connection.scalar(overtaken.SINCE_WRITTEN, terms) is None:
+            if overtaken.SINCE_WRITTEN.scalar(connection, terms) is None:
                 return False
         with writing(self._engine) as connection:
             let_go(connection, delivery, self._clock(), alone=True)
@@ -255,7 +255,7 @@ class Outbox:
 _FREE: dict[str, Any] = {"lease_token": None, "lease_until": None}
 
 
-#: Parameters of the statements below, built once: building one costs more than running it.
+#: Parameters of the statements below.
 _TO: BindParameter[str] = bindparam("to")
 _NOW, _AHEAD = bindparam("now", type_=t.Instant), bindparam("ahead", type_=t.Instant)
 _ID: BindParameter[int] = bindparam("the_id")
@@ -318,7 +318,7 @@ def _claim(
         "token": uuid.uuid4().hex,
         "until": now + lasts,
     }
-    return list(connection.scalars(_CLAIM, terms))
+    return _CLAIM.scalars(connection, terms)
 
 
 def _delivery_rows() -> Any:
@@ -338,11 +338,7 @@ def _delivery_rows() -> Any:
 
 
 def _change(connection: Connection, delivery: Delivery, values: Mapping[str, Any]) -> None:
-    # what is an expression stands in the statement, what is a value goes beside it
-    computed = {name: v for name, v in values.items() if isinstance(v, ClauseElement)}
-    given = {name: v for name, v in values.items() if name not in computed}
-    statement = _CHANGE.values(**computed) if computed else _CHANGE
-    if connection.execute(statement, given | _whose(delivery)).rowcount != 1:
+    if _CHANGE.run(connection, {**values, **_whose(delivery)}) != 1:
         raise LeaseLost(f"outbox row {delivery.outbox_id}: someone else owns it now")
 
 
@@ -382,9 +378,9 @@ def _append(
     )
 
 
-_CLAIM = _claim_statement(_claimable(_held()))
+_CLAIM = Prepared(_claim_statement(_claimable(_held())))
 _CLAIMED = _delivery_rows()
-_DUE = (
+_DUE = Prepared(
     select(t.outbox.c.outbox_id)
     .where(
         t.outbox.c.destination == _TO,
@@ -393,8 +389,8 @@ _DUE = (
     )
     .limit(1)
 )
-_CHANGE = update(t.outbox).where(_ours())
-_MAY_SEND = select(t.outbox.c.outbox_id).where(_ours(), ~_held(), ~_finding_held())
+_CHANGE = Prepared(update(t.outbox).where(_ours()))
+_MAY_SEND = Prepared(select(t.outbox.c.outbox_id).where(_ours(), ~_held(), ~_finding_held()))
 
 
 def _advance(

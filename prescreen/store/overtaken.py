@@ -13,6 +13,7 @@ from prescreen.store import audit
 from prescreen.store import schema as t
 from prescreen.store.arrival import open_job
 from prescreen.store.images import fill, screenable
+from prescreen.store.prepared import Prepared
 from prescreen.study import Disposition, Job
 
 
@@ -26,12 +27,12 @@ def left_to_the_next(connection: Connection, job: Job, now: datetime.datetime) -
     images were told apart.
     """
     uid = job.study_instance_uid
-    study_id = connection.scalars(_STUDY, {"the_job": job.job_id}).one()
-    told = connection.execute(_TOLD, {"the_job": job.job_id}).one_or_none()
+    study_id = _STUDY.scalar(connection, {"the_job": job.job_id})
+    told = _TOLD.first(connection, {"the_job": job.job_id})
     came = told is not None and _came_since(connection, *told)
-    if not came and connection.scalar(_CORRECTED, {"the_job": job.job_id}) is None:
+    if not came and _CORRECTED.scalar(connection, {"the_job": job.job_id}) is None:
         return False
-    next_job = connection.scalar(_OPEN, {"the_study": study_id})
+    next_job = _OPEN.scalar(connection, {"the_study": study_id})
     if next_job is None:
         next_job = open_job(connection, study_id, uid, now, now, now, job.priority)
     fill(connection, next_job, screenable(connection, study_id))
@@ -49,7 +50,7 @@ def left_to_the_next(connection: Connection, job: Job, now: datetime.datetime) -
 
 def _came_since(connection: Connection, study_id: int, newest: int, identity_id: int) -> bool:
     here = {"the_study": study_id, "the_newest": newest, "the_identity": identity_id}
-    return connection.scalar(_LATER, here) is not None
+    return _LATER.scalar(connection, here) is not None
 
 
 _ITEM = t.instance.c
@@ -62,13 +63,13 @@ _SPEAKS = (
 _OF_JOB = select(t.job_instance.c.instance_id).where(
     t.job_instance.c.job_id == bindparam("the_job")
 )
-_TOLD = (
+_TOLD = Prepared(
     select(_ITEM.study_id, _ITEM.instance_id, _ITEM.identity_id)
     .where(_ITEM.instance_id.in_(_OF_JOB), *_SPEAKS)
     .order_by(_ITEM.instance_id.desc())
     .limit(1)
 )
-_LATER = (
+_LATER = Prepared(
     select(_ITEM.instance_id)
     .where(
         _ITEM.study_id == bindparam("the_study"),
@@ -78,14 +79,17 @@ _LATER = (
     )
     .limit(1)
 )
-_STUDY = select(t.job.c.study_id).where(t.job.c.job_id == bindparam("the_job"))
-_CORRECTED = (
+_STUDY_OF_JOB = select(t.job.c.study_id).where(t.job.c.job_id == bindparam("the_job"))
+_STUDY = Prepared(_STUDY_OF_JOB)
+_CORRECTED = Prepared(
     select(t.correction.c.correction_id)
-    .where(t.correction.c.study_id == _STUDY.scalar_subquery())
+    .where(t.correction.c.study_id == _STUDY_OF_JOB.scalar_subquery())
     .where(t.correction.c.job_id > bindparam("the_job"))
     .limit(1)
 )
-_OPEN = select(t.job.c.job_id).where(t.job.c.study_id == bindparam("the_study"), t.job.c.open)
+_OPEN = Prepared(
+    select(t.job.c.job_id).where(t.job.c.study_id == bindparam("the_study"), t.job.c.open)
+)
 
 
 def _since_written() -> Select[tuple[int]]:
@@ -117,4 +121,4 @@ def _since_written() -> Select[tuple[int]]:
     )
 
 
-SINCE_WRITTEN = _since_written()
+SINCE_WRITTEN = Prepared(_since_written())

@@ -21,7 +21,6 @@ from sqlalchemy import (
     Connection,
     Engine,
     Row,
-    Update,
     and_,
     bindparam,
     exists,
@@ -29,6 +28,7 @@ from sqlalchemy import (
     select,
     update,
 )
+from sqlalchemy.sql.dml import ReturningUpdate
 
 from prescreen.errors import LeaseLost, NotThere
 from prescreen.settings import Destination
@@ -39,6 +39,7 @@ from prescreen.store.arrival import Arrival, arrive, instance_of
 from prescreen.store.database import data_dir, reading, writing
 from prescreen.store.images import corrections
 from prescreen.store.intake import Kept
+from prescreen.store.prepared import Prepared
 from prescreen.study import (
     Disposition,
     Identity,
@@ -114,7 +115,7 @@ class Queue:
     def is_due(self) -> bool:
         """Whether a job may be due: cheaper to ask than to claim."""
         with reading(self._engine) as connection:
-            return connection.scalar(_DUE, {"now": self._clock()}) is not None
+            return _DUE.scalar(connection, {"now": self._clock()}) is not None
 
     def claim(
         self,
@@ -138,9 +139,10 @@ class Queue:
             "rules": rules,
         }
         with writing(self._engine) as connection:
-            now = self._clock()
-            terms |= {"worker": worker, "lease_until": now + datetime.timedelta(seconds=lease)}
-            _give_up(connection, now, terms["lease_until"], max_attempts)
+            now, lasts = self._clock(), datetime.timedelta(seconds=lease)
+            here = {"now": now, "ahead": now + 2 * lasts}
+            _give_up(connection, now, {**here, "most": max_attempts})
+            terms |= {**here, "worker": worker, "lease_until": now + lasts}
             jobs = self._claim_up_to(connection, now, limit, terms)
         if jobs:
             self._crash("screen.claimed")
@@ -155,8 +157,8 @@ class Queue:
     ) -> list[Job]:
         jobs: list[Job] = []
         while len(jobs) < limit:
-            fresh_only = bool(jobs)
-            row = connection.execute(_claim_one(now, fresh_only, terms)).one_or_none()
+            claim = _CLAIM_FRESH if jobs else _CLAIM
+            row = claim.first(connection, {**terms, "lease_token": uuid.uuid4().hex})
             if row is None:
                 break
             jobs.append(self._claimed(connection, row, now))
@@ -166,7 +168,7 @@ class Queue:
 
     def _claimed(self, connection: Connection, row: Row[Any], now: datetime.datetime) -> Job:
         frozen = settlement.freeze(connection, row, now)
-        uid = connection.scalar(_STUDY_UID, {"the_study": row.study_id})
+        uid = _STUDY_UID.scalar(connection, {"the_study": row.study_id})
         audit.append(
             connection,
             "job.claimed",
@@ -317,15 +319,16 @@ class Queue:
 
 
 _EARLIER = t.job.alias("earlier")
+_NOW, _AHEAD = bindparam("now", type_=t.Instant), bindparam("ahead", type_=t.Instant)
 #: A lease given up.
 _FREE: dict[str, Any] = {"lease_token": None, "lease_until": None, "worker": None}
 
 
-def _claimable(now: datetime.datetime, until: datetime.datetime) -> ColumnElement[bool]:
-    """Due, free or its lease run out, and no earlier job of the study still to be settled.
+def _claimable() -> ColumnElement[bool]:
+    """Due `now`, free or its lease run out, and no earlier job of the study still to be settled.
 
-    `until` is when a lease ends that is given now: one that ends much later was given by a clock
-    that was ahead, and is void.
+    A lease that ends after `ahead`, long after one that is given now, was given by a clock that was
+    ahead, and is void.
     """
     job = t.job.c
     waits = exists().where(
@@ -333,46 +336,28 @@ def _claimable(now: datetime.datetime, until: datetime.datetime) -> ColumnElemen
         _EARLIER.c.stage == Stage.SCREEN,
         _EARLIER.c.job_id < job.job_id,
     )
-    ahead = until + (until - now)
-    free = or_(job.lease_until.is_(None), job.lease_until <= now, job.lease_until > ahead)
-    return and_(job.stage == Stage.SCREEN, job.due_at <= now, free, ~waits)
+    free = or_(job.lease_until.is_(None), job.lease_until <= _NOW, job.lease_until > _AHEAD)
+    return and_(job.stage == Stage.SCREEN, job.due_at <= _NOW, free, ~waits)
 
 
-def _claim_one(now: datetime.datetime, fresh_only: bool, terms: Mapping[str, Any]) -> Update:
+def _claim_one(due: ColumnElement[bool]) -> ReturningUpdate[Any]:
     """One atomic statement: lease, count the attempt, close."""
-    due = _claimable(now, terms["lease_until"])
-    if fresh_only:
-        due = and_(due, t.job.c.attempts == 0)
     order = (t.job.c.priority.desc(), t.job.c.due_at, t.job.c.job_id)
     first = select(t.job.c.job_id).where(due).order_by(*order).limit(1)
     return (
         update(t.job)
         .where(t.job.c.job_id == first.scalar_subquery(), due)
-        .values(
-            open=False,
-            attempts=t.job.c.attempts + 1,
-            lease_token=uuid.uuid4().hex,
-            **terms,
-        )
+        .values(open=False, attempts=t.job.c.attempts + 1)
         .returning(*t.job.c)
     )
 
 
-def _give_up(
-    connection: Connection, now: datetime.datetime, until: datetime.datetime, max_attempts: int
-) -> None:
+def _give_up(connection: Connection, now: datetime.datetime, terms: Mapping[str, Any]) -> None:
     """Settle what was tried too often and whose last worker did not come back to say so."""
     reason = "too_many_attempts"
-    statement = (
-        update(t.job)
-        .where(_claimable(now, until), t.job.c.attempts >= max_attempts)
-        .values(outcome=Outcome.FAILED, reason=reason, settled_at=now, **_FREE)
-        .returning(t.job.c.job_id, t.job.c.study_id, t.job.c.attempts)
-    )
-    for row in connection.execute(statement).all():
-        uid = connection.scalar(
-            select(t.study.c.study_instance_uid).where(t.study.c.study_id == row.study_id)
-        )
+    failed = {"outcome": Outcome.FAILED, "reason": reason, "settled_at": now, **_FREE}
+    for row in _GIVE_UP.all(connection, {**terms, **failed}):
+        uid = _STUDY_UID.scalar(connection, {"the_study": row.study_id})
         settlement.fail_instances(connection, row.job_id, reason)
         audit.append(
             connection,
@@ -387,16 +372,9 @@ def _give_up(
 
 def _change(connection: Connection, job: Job, values: Mapping[str, Any]) -> None:
     """Change a job that is still ours; LeaseLost where it is not."""
-    if connection.execute(update(t.job).where(_ours(job)).values(**values)).rowcount != 1:
+    whose = {"the_job": job.job_id, "the_token": job.lease_token}
+    if _CHANGE.run(connection, {**values, **whose}) != 1:
         raise LeaseLost(f"job {job.job_id}: someone else owns it now")
-
-
-def _ours(job: Job) -> ColumnElement[bool]:
-    return and_(
-        t.job.c.job_id == job.job_id,
-        t.job.c.lease_token == job.lease_token,
-        t.job.c.stage == Stage.SCREEN,
-    )
 
 
 def _append(
@@ -421,7 +399,7 @@ def _instance_rows() -> Any:
 
 
 def _instances(connection: Connection, folder: Path, job_id: int) -> tuple[Instance, ...]:
-    rows = connection.execute(_INSTANCES, {"the_job": job_id})
+    rows = _INSTANCES.all(connection, {"the_job": job_id})
     told = corrections(connection, job_id)
     found = (instance_of(row, folder) for row in rows)
     return tuple(replace(one, correction=told.get(one.instance_id)) for one in found)
@@ -437,15 +415,26 @@ def _instances_of_a_job() -> Any:
     return statement.order_by(t.instance.c.instance_id)
 
 
-#: Built once: building a statement costs more than running it.
-_INSTANCES = _instances_of_a_job()
-_DUE = (
-    select(t.job.c.job_id)
-    .where(t.job.c.stage == Stage.SCREEN, t.job.c.due_at <= bindparam("now", type_=t.Instant))
-    .limit(1)
+_INSTANCES = Prepared(_instances_of_a_job())
+_DUE = Prepared(
+    select(t.job.c.job_id).where(t.job.c.stage == Stage.SCREEN, t.job.c.due_at <= _NOW).limit(1)
 )
-_STUDY_UID = select(t.study.c.study_instance_uid).where(
-    t.study.c.study_id == bindparam("the_study")
+_STUDY_UID = Prepared(
+    select(t.study.c.study_instance_uid).where(t.study.c.study_id == bindparam("the_study"))
+)
+_CLAIM = Prepared(_claim_one(_claimable()))
+_CLAIM_FRESH = Prepared(_claim_one(and_(_claimable(), t.job.c.attempts == 0)))
+_GIVE_UP = Prepared(
+    update(t.job)
+    .where(_claimable(), t.job.c.attempts >= bindparam("most"))
+    .returning(t.job.c.job_id, t.job.c.study_id, t.job.c.attempts)
+)
+_CHANGE = Prepared(
+    update(t.job).where(
+        t.job.c.job_id == bindparam("the_job"),
+        t.job.c.lease_token == bindparam("the_token"),
+        t.job.c.stage == Stage.SCREEN,
+    )
 )
 
 

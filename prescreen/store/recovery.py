@@ -20,7 +20,7 @@ from prescreen.settings import Destination
 from prescreen.store import arrival, audit, settlement, stages
 from prescreen.store import schema as t
 from prescreen.store.answers import Answer
-from prescreen.store.database import add
+from prescreen.store.prepared import add
 from prescreen.store.results import Told
 from prescreen.study import Disposition, Identity, Job, OutboxState, Priority, Stage
 

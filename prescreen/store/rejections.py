@@ -16,8 +16,8 @@ from sqlalchemy import Connection, Row, exists, insert, or_, select, update
 
 from prescreen.store import audit, stages
 from prescreen.store import schema as t
-from prescreen.store.database import add
 from prescreen.store.images import fill, screenable
+from prescreen.store.prepared import add
 from prescreen.store.withdrawal import sent_reference, withdraw
 from prescreen.study import OutboxState, Priority, Rejection, Stage, Withdrawn
 

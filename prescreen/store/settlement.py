@@ -15,7 +15,7 @@ from prescreen.store import audit, disputes, overtaken
 from prescreen.store import schema as t
 from prescreen.store.answers import Answer, write_result
 from prescreen.store.arrival import change_identity
-from prescreen.store.database import add
+from prescreen.store.prepared import Prepared, add
 from prescreen.store.withdrawal import FINDING_HELD
 from prescreen.study import (
     Audience,
@@ -43,8 +43,8 @@ def freeze(connection: Connection, row: Row[Any], now: datetime.datetime) -> Fro
         return Frozen(row.predecessor_job_id, frozenset(live), frozenset(held))
     frozen = Frozen(
         _predecessor(connection, row.study_id, row.job_id),
-        frozenset(connection.scalars(_LIVE)),
-        frozenset(connection.scalars(_HELD)),
+        frozenset(_LIVE.scalars(connection)),
+        frozenset(_HELD.scalars(connection)),
     )
     values = {
         "claimed_at": now,
@@ -52,7 +52,7 @@ def freeze(connection: Connection, row: Row[Any], now: datetime.datetime) -> Fro
         "live_destinations": json.dumps(sorted(frozen.live_destinations)),
         "held_findings": json.dumps(sorted(frozen.held_findings)),
     }
-    connection.execute(_OF_JOB, {"the_job": row.job_id, **values})
+    _OF_JOB.run(connection, {"the_job": row.job_id, **values})
     return frozen
 
 
@@ -61,7 +61,8 @@ def _predecessor(connection: Connection, study_id: int, job_id: int) -> int | No
 
     One that was held in silence, or cancelled before it was tried, replaced nothing anywhere.
     """
-    found: int | None = connection.scalar(_PREDECESSOR, {"the_study": study_id, "the_job": job_id})
+    terms = {"the_study": study_id, "the_job": job_id}
+    found: int | None = _PREDECESSOR.scalar(connection, terms)
     return found
 
 
@@ -77,31 +78,27 @@ def _predecessors() -> Select[Any]:
     return statement.order_by(t.job.c.job_id.desc()).limit(1)
 
 
-#: Built once: building a statement costs more than running it.
-_PREDECESSOR = _predecessors()
-_LIVE = select(t.destination.c.name).where(t.destination.c.live)
-_HELD = select(t.finding_hold.c.label)
+_PREDECESSOR = Prepared(_predecessors())
+_LIVE = Prepared(select(t.destination.c.name).where(t.destination.c.live))
+_HELD = Prepared(select(t.finding_hold.c.label))
 _EARLIER = t.job.alias("earlier")
-_MADE_AGAIN = (
+_MADE_AGAIN = Prepared(
     select(t.job.c.job_id)
     .join(_EARLIER, _EARLIER.c.study_id == t.job.c.study_id)
     .where(_EARLIER.c.job_id == bindparam("the_job"), t.job.c.job_id > bindparam("the_job"))
     .where(t.job.c.cause == FINDING_HELD)
     .limit(1)
 )
-_OF_JOB = update(t.job).where(t.job.c.job_id == bindparam("the_job"))
-_OF_INSTANCE = (
+_OF_JOB = Prepared(update(t.job).where(t.job.c.job_id == bindparam("the_job")))
+_OF_INSTANCE = Prepared(
     update(t.instance)
     .where(t.instance.c.instance_id == bindparam("the_instance"))
     .returning(t.instance.c.identity_id)
 )
-_REJECTED = (
+_REJECTED = Prepared(
     select(t.instance.c.instance_id)
-    .where(
-        t.instance.c.instance_id.in_(bindparam("ids", expanding=True)),
-        t.instance.c.rejected_at.is_not(None),
-    )
-    .limit(1)
+    .join(t.job_instance, t.job_instance.c.instance_id == t.instance.c.instance_id)
+    .where(t.job_instance.c.job_id == bindparam("the_job"), t.instance.c.rejected_at.is_not(None))
 )
 
 
@@ -147,7 +144,7 @@ def _tell_apart(connection: Connection, job: Job, answer: Answer, now: datetime.
     if not values:
         return
     here = {"the_instance": answer.instance.instance_id}
-    identity_id = connection.scalar(_OF_INSTANCE, {**here, **values})
+    identity_id = _OF_INSTANCE.scalar(connection, {**here, **values})
     if answer.disposition is None or answer.disposition == answer.instance.disposition:
         return
     audit.append(
@@ -217,10 +214,10 @@ def _fate(connection: Connection, job: Job, now: datetime.datetime) -> OutboxSta
 
 def _is_made_again(connection: Connection, job: Job) -> bool:
     """Whether a finding went on hold while the report was made, and a later job is to make it."""
-    held = set(connection.scalars(_HELD))
+    held = set(_HELD.scalars(connection))
     if held <= job.held_findings:
         return False
-    return connection.scalar(_MADE_AGAIN, {"the_job": job.job_id}) is not None
+    return _MADE_AGAIN.scalar(connection, {"the_job": job.job_id}) is not None
 
 
 def is_for(item: ResultObject, destination: Destination, job: Job) -> bool:
@@ -242,8 +239,8 @@ def _state(
 
 def speaks_of_rejected(connection: Connection, job: Job) -> bool:
     """Whether an instance of a job has been rejected since it was claimed."""
-    ids = [instance.instance_id for instance in job.instances]
-    return connection.scalar(_REJECTED, {"ids": ids}) is not None
+    rejected = _REJECTED.scalars(connection, {"the_job": job.job_id})
+    return any(instance.instance_id in rejected for instance in job.instances)
 
 
 def _post(

@@ -4,27 +4,30 @@ from __future__ import annotations
 
 import datetime
 
-from sqlalchemy import Connection, and_, bindparam, select, update
+from sqlalchemy import Connection, bindparam, select, update
 
 from prescreen.store import audit
 from prescreen.store import schema as t
+from prescreen.store.prepared import Prepared
 from prescreen.study import OutboxState, Stage
 
-_PENDING = (
+_PENDING = Prepared(
     select(t.outbox.c.outbox_id)
-    .where(and_(t.outbox.c.job_id == bindparam("the_job"), t.outbox.c.state == OutboxState.PENDING))
+    .where(t.outbox.c.job_id == bindparam("the_job"), t.outbox.c.state == OutboxState.PENDING)
     .limit(1)
 )
 
 
-_ADVANCE = update(t.job).where(
-    and_(t.job.c.job_id == bindparam("the_job"), t.job.c.stage != bindparam("other_than"))
+_ADVANCE = Prepared(
+    update(t.job).where(
+        t.job.c.job_id == bindparam("the_job"), t.job.c.stage != bindparam("other_than")
+    )
 )
 
 
 def next_stage(connection: Connection, job_id: int) -> Stage:
     """DELIVER while an outbox row of the job is pending, else DONE."""
-    pending = connection.scalar(_PENDING, {"the_job": job_id})
+    pending = _PENDING.scalar(connection, {"the_job": job_id})
     return Stage.DONE if pending is None else Stage.DELIVER
 
 
@@ -38,7 +41,7 @@ def advance(
     """Move a settled job to a stage; with DONE goes its event."""
     values = {"stage": stage, "done_at": now if stage is Stage.DONE else None}
     here = {"the_job": job_id, "other_than": stage}
-    changed = connection.execute(_ADVANCE, {**here, **values}).rowcount
+    changed = _ADVANCE.run(connection, {**here, **values})
     if changed and stage is Stage.DONE:
         audit.append(
             connection, "job.done", now, study_instance_uid=study_instance_uid, job_id=job_id

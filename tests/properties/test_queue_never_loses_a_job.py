@@ -53,7 +53,8 @@ import dataclasses
 import hashlib
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+import uuid
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -67,7 +68,7 @@ from hypothesis.stateful import (
     rule,
     run_state_machine_as_test,
 )
-from sqlalchemy import and_, event, exists, false, or_, select, update
+from sqlalchemy import and_, bindparam, event, exists, false, or_, select, update
 
 from prescreen.errors import LeaseLost, StoreError
 from prescreen.settings import Destination
@@ -77,6 +78,7 @@ from prescreen.store.database import reading, writing
 from prescreen.store.destinations import Destinations
 from prescreen.store.intake import Kept
 from prescreen.store.outbox import Outbox
+from prescreen.store.prepared import Prepared
 from prescreen.store.queue import Queue
 from prescreen.store.schema import open_database
 from prescreen.study import (
@@ -497,10 +499,23 @@ def test_queue_is_what_the_model_says_it_is() -> None:
 
 
 def _patched(name: str, target: object, attribute: str, replacement: object) -> Any:
+    return _all_patched(name, target, {attribute: replacement})
+
+
+def _all_patched(name: str, target: object, replacements: Mapping[str, object]) -> Any:
     def apply(patch: pytest.MonkeyPatch) -> None:
-        patch.setattr(target, attribute, replacement)
+        for attribute, replacement in replacements.items():
+            patch.setattr(target, attribute, replacement)
 
     return pytest.param(apply, id=name)
+
+
+def _claiming(name: str, claim: Callable[[Any], Any], due: Any = None) -> Any:
+    """A mutant of the statement that claims, and of the one for jobs never tried before."""
+    due = queue._claimable() if due is None else due
+    fresh = and_(due, t.job.c.attempts == 0)
+    replacements = {"_CLAIM": Prepared(claim(due)), "_CLAIM_FRESH": Prepared(claim(fresh))}
+    return _all_patched(name, queue, replacements)
 
 
 _claim_one, _freeze, _due = queue._claim_one, settlement.freeze, arrival.due
@@ -510,44 +525,38 @@ _arrive = arrival.arrive
 
 
 def _claims_with(**values: Any) -> Callable[..., Any]:
-    return lambda now, fresh_only, terms: _claim_one(now, fresh_only, terms).values(**values)
+    return lambda due: _claim_one(due).values(**values)
 
 
-def _claimable_without(*, lease: bool = True, study: bool = True) -> Callable[..., Any]:
-    def claimable(now: Any, until: Any) -> Any:
-        job, earlier = t.job.c, t.job.alias("earlier")
-        waits = exists().where(
-            earlier.c.study_id == job.study_id,
-            earlier.c.stage == Stage.SCREEN,
-            earlier.c.job_id < job.job_id,
-        )
-        free = or_(job.lease_until.is_(None), job.lease_until <= now)
-        conditions = [job.stage == Stage.SCREEN, job.due_at <= now]
-        conditions += [free] if lease else []
-        conditions += [~waits] if study else []
-        return and_(*conditions)
-
-    return claimable
+def _claimable_without(*, lease: bool = True, study: bool = True) -> Any:
+    job, earlier, now = t.job.c, t.job.alias("earlier"), queue._NOW
+    waits = exists().where(
+        earlier.c.study_id == job.study_id,
+        earlier.c.stage == Stage.SCREEN,
+        earlier.c.job_id < job.job_id,
+    )
+    ahead = job.lease_until > queue._AHEAD
+    free = or_(job.lease_until.is_(None), job.lease_until <= now, ahead if lease else ~ahead)
+    conditions = [job.stage == Stage.SCREEN, job.due_at <= now, free]
+    conditions += [~waits] if study else []
+    return and_(*conditions)
 
 
 def _mixes(self: Any, connection: Any, now: Any, limit: int, terms: Any) -> Any:
     jobs: list[Job] = []
     while len(jobs) < limit:
-        row = connection.execute(_claim_one(now, False, terms)).one_or_none()
+        row = queue._CLAIM.first(connection, {**terms, "lease_token": uuid.uuid4().hex})
         if row is None:
             break
         jobs.append(self._claimed(connection, row, now))
     return jobs
 
 
-def _due_first(now: Any, fresh_only: bool, terms: Any) -> Any:
-    due = queue._claimable(now, terms["lease_until"])
+def _due_first(due: Any) -> Any:
     first = select(t.job.c.job_id).where(due).order_by(t.job.c.due_at, t.job.c.job_id).limit(1)
-    chosen = _claim_one(now, fresh_only, terms)
     statement = update(t.job).where(t.job.c.job_id == first.scalar_subquery(), due)
-    if fresh_only:
-        statement = statement.where(t.job.c.attempts == 0)
-    return statement.values(chosen._values).returning(*t.job.c)  # type: ignore[arg-type]
+    values = {"open": False, "attempts": t.job.c.attempts + 1}
+    return statement.values(values).returning(*t.job.c)
 
 
 def _rereads(connection: Any, row: Any, now: Any) -> Any:
@@ -598,16 +607,22 @@ def _rows_claimable(*states: OutboxState, lease: bool = True) -> Any:
     conditions = [row.destination == outbox._TO, row.state.in_(states), row.due_at <= now]
     if lease:
         conditions.append(or_(row.lease_until.is_(None), row.lease_until <= now))
-    return outbox._claim_statement(and_(*conditions, ~outbox._held()))
+    return Prepared(outbox._claim_statement(and_(*conditions, ~outbox._held())))
 
 
 def _held_by(condition: Any) -> Any:
-    return outbox._claim_statement(outbox._claimable(condition))
+    return Prepared(outbox._claim_statement(outbox._claimable(condition)))
 
 
-def _not_fenced() -> Any:
+def _not_fenced() -> Prepared:
     ours, token = t.outbox.c.outbox_id == outbox._ID, t.outbox.c.lease_token == outbox._TOKEN
-    return update(t.outbox).where(or_(ours, and_(ours, token)))
+    return Prepared(update(t.outbox).where(or_(ours, and_(ours, token))))
+
+
+def _job_not_fenced() -> Prepared:
+    ours = t.job.c.job_id == bindparam("the_job")
+    token = t.job.c.lease_token == bindparam("the_token")
+    return Prepared(update(t.job).where(or_(ours, and_(ours, token))))
 
 
 _HELD_ALONE = exists().where(t.destination.c.name == outbox._TO, t.destination.c.held)
@@ -633,19 +648,17 @@ def _nothing(*args: Any, **kwargs: Any) -> None:
 
 PENDING = OutboxState.PENDING
 MUTANTS = [
-    _patched(
-        "claim_forgets_to_count", queue, "_claim_one", _claims_with(attempts=t.job.c.attempts)
-    ),
-    _patched("claim_ignores_leases", queue, "_claimable", _claimable_without(lease=False)),
-    _patched("claim_leaves_the_job_open", queue, "_claim_one", _claims_with(open=True)),
-    _patched("claim_takes_two_of_a_study", queue, "_claimable", _claimable_without(study=False)),
+    _claiming("claim_forgets_to_count", _claims_with(attempts=t.job.c.attempts)),
+    _claiming("claim_ignores_leases", _claim_one, _claimable_without(lease=False)),
+    _claiming("claim_leaves_the_job_open", _claims_with(open=True)),
+    _claiming("claim_takes_two_of_a_study", _claim_one, _claimable_without(study=False)),
     _patched("claim_mixes_poison_with_others", Queue, "_claim_up_to", _mixes),
     _patched("claim_never_gives_up", queue, "_give_up", _nothing),
-    _patched("claim_forgets_priority", queue, "_claim_one", _due_first),
+    _claiming("claim_forgets_priority", _due_first),
     _patched("claim_rereads_live_destinations", settlement, "freeze", _rereads),
     _patched("claim_forgets_the_predecessor", settlement, "_predecessor", _nothing),
     _patched("claim_forgets_earlier_answers", queue, "earlier_results", lambda *a: ()),
-    _patched("settle_is_not_fenced", queue, "_ours", lambda job: t.job.c.job_id == job.job_id),
+    _patched("settle_is_not_fenced", queue, "_CHANGE", _job_not_fenced()),
     _patched("settle_loses_the_outbox", settlement, "_post", _nothing),
     _patched("settle_sends_what_is_silent", settlement, "write_objects", _sends_silent),
     _patched("late_image_joins_a_closed_job", arrival, "_open_job", _any_job_to_screen),

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from alembic import command
 from alembic.config import Config
-from sqlalchemy import create_engine, event
+from sqlalchemy import Connection, create_engine, event
 
 from prescreen.errors import LeaseLost, OutOfResources, StoreError
 from prescreen.store import audit, database, recovery
@@ -113,19 +113,19 @@ def test_f10_the_time_zone_of_the_machine_changes_nothing(
 def test_f7_a_database_that_cannot_be_written_refuses_and_recovers(
     bench: StoreBench, said: str
 ) -> None:
-    """SQLITE_READONLY by its own switch; SQLITE_IOERR raised where a statement is executed."""
+    """SQLITE_READONLY by its own switch; SQLITE_IOERR raised where it is committed."""
 
-    def fails(connection: object, cursor: sqlite3.Cursor, statement: str, *rest: object) -> None:
-        if "I/O" in said and statement.startswith("INSERT"):
+    def fails(connection: Connection) -> None:
+        if "I/O" in said:
             raise sqlite3.OperationalError(said)
-        if "readonly" in said and statement.startswith("INSERT"):
-            cursor.execute("PRAGMA query_only = ON")
+        connection.exec_driver_sql("PRAGMA query_only = ON")
 
-    event.listen(bench.engine, "before_cursor_execute", fails)
+    moment = "commit" if "I/O" in said else "begin"
+    event.listen(bench.engine, moment, fails)
     with pytest.raises(OutOfResources) as refused:
         bench.keep("1.2.1", 1)
     assert refused.value.status == 0xA700
-    event.remove(bench.engine, "before_cursor_execute", fails)
+    event.remove(bench.engine, moment, fails)
     bench.engine.dispose()
     assert bench.keep("1.2.1", 1) is Disposition.NEW
     assert audit.verify(bench.engine).whole
