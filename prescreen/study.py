@@ -250,7 +250,7 @@ class Radiograph:
         return self.stored_shape[0] / rows, self.stored_shape[1] / columns
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Anatomy:
     """Left lung, right lung and heart of one radiograph.
 

@@ -19,6 +19,7 @@ from prescreen import __version__
 from prescreen.dicom import ink, language, wording
 from prescreen.dicom.ink import AILERON, Colour, Page
 from prescreen.dicom.language import ENGLISH, Face
+from prescreen.dicom.outlines import inside, outlines
 from prescreen.dicom.wording import Words
 from prescreen.settings import Report
 from prescreen.study import (
@@ -209,8 +210,9 @@ def _draw_radiograph(
     for channel in range(3):
         area[..., channel] = picture
     if anatomy is not None and screened:
-        for mask, colour in zip(anatomy.masks, _ORGAN_COLOURS, strict=True):
-            ink.outline(area, mask, colour, grid(3))
+        for line, colour in zip(outlines(anatomy, *picture.shape), _ORGAN_COLOURS, strict=True):
+            if line is not None:
+                ink.draw_line(area, inside(line, grid(3) / 2), colour, grid(3))
         _draw_diameters(area, grid, result, radiograph)
         _draw_legend(page, grid, result)
 

@@ -25,7 +25,7 @@ from prescreen.dicom.modules import (
     put_equipment,
     put_times,
 )
-from prescreen.dicom.outlines import outline
+from prescreen.dicom.outlines import outlines
 from prescreen.study import Anatomy, FloatArray, ImageResult
 
 GRAYSCALE_PRESENTATION_STATE = "1.2.840.10008.5.1.4.1.1.11.1"
@@ -137,10 +137,7 @@ def _put_graphics(elements: Elements, result: ImageResult, anatomy: Anatomy, ban
 
 def _lines(result: ImageResult, anatomy: Anatomy) -> Iterator[FloatArray]:
     rows, columns = result.header.rows or 1, result.header.columns or 1
-    for mask in anatomy.masks:
-        points = outline(mask, rows, columns)
-        if points is not None:
-            yield points
+    yield from (line for line in outlines(anatomy, rows, columns) if line is not None)
     if result.cardiothoracic_ratio is not None:
         for ends in (result.cardiac_diameter, result.thoracic_diameter):
             if ends is not None:

@@ -28,7 +28,7 @@ from prescreen.dicom.content import (
 )
 from prescreen.dicom.document import Document, Kind, image_library
 from prescreen.dicom.groups import algorithm, comment, diameter, tracked, weights_in_words
-from prescreen.dicom.outlines import outline
+from prescreen.dicom.outlines import outlines
 from prescreen.dicom.report import COMPREHENSIVE_3D_SR
 from prescreen.study import Anatomy, FloatArray, ImageResult, Model
 
@@ -124,8 +124,8 @@ def _outlines(
     result: ImageResult, anatomy: Anatomy, model: Model, manufacturer: str
 ) -> Iterable[bytes]:
     rows, columns = result.header.rows or 0, result.header.columns or 0
-    for (subject, site, side), mask in zip(ORGANS, anatomy.masks, strict=True):
-        points = outline(mask, rows, columns)
+    found = outlines(anatomy, rows, columns)
+    for (subject, site, side), points in zip(ORGANS, found, strict=True):
         if points is not None:
             modifier = [] if side is None else [code(HAS_CONCEPT_MOD, codes.LATERALITY, side)]
             where = code(HAS_CONCEPT_MOD, codes.FINDING_SITE, site, tuple(modifier))

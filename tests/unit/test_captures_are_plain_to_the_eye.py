@@ -14,8 +14,9 @@ from PIL import Image
 
 from prescreen.dicom import ink, page, wording
 from prescreen.dicom.capture import Capture, Sheet, capture, png
+from prescreen.dicom.outlines import inside, outline, outlines
 from prescreen.settings import URGENCY, Report
-from prescreen.study import LABELS, Anatomy, FindingState, ImageResult, Radiograph
+from prescreen.study import LABELS, Anatomy, BoolArray, FindingState, ImageResult, Radiograph
 from tests import results
 
 SETTINGS = Report()
@@ -192,13 +193,52 @@ def test_banners_stand_above_and_below() -> None:
     assert np.array_equal(pixels[:58], pixels[-58:])
 
 
-@pytest.mark.parametrize("fraction", [0.0, 0.0001, 1.0])
-def test_outlines_of_strange_masks_are_drawn_or_left_out(fraction: float) -> None:
+@pytest.mark.parametrize("fraction", [0.0001, 0.5, 1.0])
+def test_outlines_of_strange_masks_are_drawn_where_they_are(fraction: float) -> None:
     area = np.zeros((90, 70, 3), np.uint8)
     mask = np.zeros((64, 64), bool)
-    mask.flat[: round(mask.size * fraction) or int(fraction > 0)] = True
-    ink.outline(area, mask, page.HEART, 2)
-    assert area.any() == (fraction == 1)
+    mask.flat[: round(mask.size * fraction) or 1] = True
+    points = outline(mask, 90, 70)
+    assert points is not None
+    ink.draw_line(area, points, page.HEART, 2)
+    drawn = np.flatnonzero(area.any(axis=(1, 2)))
+    assert drawn[0] == 0
+    assert abs(drawn[-1] - 90 * fraction) <= 2
+
+
+def test_an_outline_is_drawn_along_the_border_in_its_thickness() -> None:
+    area = np.zeros((120, 100, 3), np.uint8)
+    corners = np.array([[20, 30], [80, 30], [80, 90], [20, 90], [20, 30]], np.float32)
+    ink.draw_line(area, corners, page.LUNGS, 3)
+    drawn: BoolArray = area[..., 2] > 0
+    assert (drawn[28:32, 22:78].sum(axis=0) == 3).all()
+    assert np.count_nonzero(drawn[:, 50]) == 6
+    assert not drawn[40:80, 30:70].any()
+    assert not drawn[:27].any()
+
+
+def test_the_outlines_of_neighbours_are_drawn_beside_each_other() -> None:
+    left, right = np.zeros((64, 64), bool), np.zeros((64, 64), bool)
+    left[8:56, 8:32], right[8:56, 32:56] = True, True
+    drawn = []
+    for mask in (left, right):
+        area = np.zeros((512, 512, 3), np.uint8)
+        line = outline(mask, 512, 512)
+        assert line is not None
+        ink.draw_line(area, inside(line, 1.5), page.LUNGS, 3)
+        drawn.append(np.flatnonzero(area[256, 128:384, 2]) + 128)
+    assert len(drawn[0]) == len(drawn[1]) == 3
+    assert drawn[0].max() < drawn[1].min() <= drawn[0].max() + 3
+
+
+def test_the_line_is_that_of_the_regions_of_the_report() -> None:
+    """What the eye sees and what a machine reads are the same points, whatever the size."""
+    anatomy = results.anatomy()
+    small, large = outlines(anatomy, 900, 700), outlines(anatomy, 1800, 1400)
+    for one, other in zip(small, large, strict=True):
+        assert one is not None
+        assert other is not None
+        assert np.allclose(2 * one, other, atol=1e-3)
 
 
 def test_no_colour_of_ours_is_a_shade_of_green() -> None:
