@@ -255,6 +255,7 @@ NOT_UNDERSTOOD: dict[str, Callable[[], bytes]] = {
     "a length of 0xFFFFFFF0 in the identity": lambda: with_element(
         _whole(), 0x00082112, element(0x00082112, b"SQ", b"", 0xFFFFFFF0)
     ),
+    "a sequence for a name": lambda: _whole().replace(b"\x10\x00\x10\x00PN", b"\x10\x00\x10\x00SQ"),
     "nothing": lambda: b"",
     "a PNG": lambda: b"\x89PNG\r\n\x1a\n" + bytes(400),
 }
