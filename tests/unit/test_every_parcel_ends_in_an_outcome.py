@@ -298,6 +298,7 @@ IGNORED = {
     "PR": (GrayscaleSoftcopyPresentationStateStorage, "PR"),
     "MG": (DigitalMammographyXRayImageStorageForPresentation, "MG"),
     "XA": (XRayAngiographicImageStorage, "XA"),
+    "a private class": (UID("1.3.12.2.1107.5.9.1"), "CR"),
     "CR by class, MG by modality": (UID("1.2.840.10008.5.1.4.1.1.1"), "MG"),
 }
 
