@@ -54,7 +54,7 @@ import dataclasses
 import hashlib
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -117,13 +117,10 @@ class Killed(BaseException):
 
 
 @pytest.fixture(scope="module", autouse=True)
-def empty_database() -> Iterator[None]:
+def empty_database(tmp_path_factory: pytest.TempPathFactory) -> None:
     """One migrated database, copied for each example."""
-    with tempfile.TemporaryDirectory() as folder:
-        engine = open_database(Path(folder) / "prescreen.db")
-        engine.dispose()
-        Machine.template = Path(folder) / "prescreen.db"
-        yield
+    Machine.template = tmp_path_factory.mktemp("machine") / "prescreen.db"
+    open_database(Machine.template).dispose()
 
 
 def _steps() -> st.SearchStrategy[tuple[str, dict[str, Any]]]:
@@ -176,7 +173,7 @@ class Machine(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.folder = Path(tempfile.mkdtemp())
+        self.folder = Path(tempfile.mkdtemp(dir=self.template.parent))
         shutil.copy(self.template, self.folder / "prescreen.db")
         self.engine = open_database(self.folder / "prescreen.db")
         self.engine.dispose()
