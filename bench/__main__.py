@@ -15,6 +15,7 @@ from rich.console import Console
 
 from bench import end_to_end, engines, memory, objects, receiving
 from bench.pictures import CODINGS
+from bench.processes import end_in_order
 from bench.standing import machine
 from bench.table import objects as objects_table
 from bench.table import printed
@@ -64,9 +65,11 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="a few studies: that it runs, no more")
     parser.add_argument("--only", choices=_PARTS, help="one part alone, without bars")
     options = parser.parse_args()
+    end_in_order()
     plan = _QUICK if options.quick else _FULL
     found: dict[str, Any] = {"machine": machine(), "quick": options.quick}
     with tempfile.TemporaryDirectory(prefix="prescreen-bench-") as folder:
+        os.environ["TMPDIR"] = folder  # a child that is killed leaves what it wrote
         for name in [options.only] if options.only else _PARTS:
             found[name] = _PARTS[name](Path(folder) / name, **plan[name])
     found["machine"]["load_average_after"] = os.getloadavg()[0]

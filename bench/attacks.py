@@ -26,7 +26,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from bench.processes import Held, held
+from bench.processes import Held, end_in_order, held
 from bench.standing import machine, role, standing
 from tests.peers import hostile, orthanc, wire
 from tests.peers.certificates import Authority, Files
@@ -335,6 +335,7 @@ def main() -> None:
     parser.add_argument("--size", type=int, help="so many connections, in place of 200 and of 1")
     parser.add_argument("--seconds", type=float, default=5.0, help="of each attack (default 5)")
     options = parser.parse_args()
+    end_in_order()
     kinds = [kind for kind in KINDS if kind.name.startswith(options.row or "W")]
     if options.size is not None:
         kinds = [dataclasses.replace(kind, sizes=(options.size,)) for kind in kinds]

@@ -218,8 +218,13 @@ def retry(
         return
     if destination is not None:
         settings.destination(destination)
-    number_due = store.outbox.unpark(who, why, destination=destination)
-    typer.echo(f"{number_due} parked objects are due again")
+    unparked = store.outbox.unpark(who, why, destination=destination)
+    typer.echo(f"{unparked.due} parked objects are due again")
+    for study, job in unparked.overtaken.items():
+        typer.echo(
+            f"study {study}: what was parked is not sent: job {job} answered the study anew, and "
+            f"that was delivered; `prescreen rescreen {study}` makes the report once more"
+        )
 
 
 @app.command()

@@ -239,8 +239,9 @@ def _objects() -> Iterator[str]:
     yield "Which of them a destination gets is a setting. All stand in the study of their source,"
     yield "in series of their own with high numbers. Tracking identifiers persist from report to"
     yield "report. Our own texts are ASCII; the patient's attributes are taken over with the"
-    yield "source's Specific Character Set. UIDs are made under 2.25 from random UUIDs (PS3.5"
-    yield "B.2)."
+    yield "source's Specific Character Set, but for a sequence or a number that stands where the"
+    yield "standard has text: an object whose patient it would name is refused (0xC000), elsewhere"
+    yield "it is left out. UIDs are made under 2.25 from random UUIDs (PS3.5 B.2)."
 
 
 def _reasons() -> Iterator[str]:

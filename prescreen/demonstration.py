@@ -13,34 +13,27 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pydicom
 from PIL import Image as Picture
-from pydicom.uid import MediaStorageDirectoryStorage
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
-from rich.text import Text
 
 from prescreen import node, settings, tables
 from prescreen.dicom.header import read_header
 from prescreen.dicom.receive import Receiver
-from prescreen.dicom.send import Sender, context_of
-from prescreen.errors import (
-    DeliveryError,
-    PrescreenError,
-    SettingsError,
-    StoreError,
-    UnusableImage,
-)
+from prescreen.dicom.send import Sender
+from prescreen.errors import DeliveryError, PrescreenError, SettingsError
+from prescreen.own_files import Own, own_files
 from prescreen.store import reader
 from prescreen.store.destinations import Destinations
 from prescreen.study import Audience, Incoming, Outcome, generate_uid
 from prescreen.supervisor import LIFELINE
-from prescreen.walk import NOT_FOUND, walked
+from prescreen.tables import say
 
 #: A chest in three codings of one picture, and an extremity (PyPI pydicom-data).
 SAMPLES = ("RG1_UNCR.dcm", "RG1_J2KR.dcm", "RG1_J2KI.dcm", "RG3_UNCR.dcm")
@@ -84,21 +77,16 @@ def run(paths: Sequence[Path], out: Path, console: Console) -> bool:
         finished = _wait(sent, configured, console)
         unanswered = _show(sent, finished, pacs, configured, work, console)
     if own.left_out:
-        _say(console, f"files and folders left out: {own.left_out}")
+        say(console, f"files and folders left out: {own.left_out}")
     wrong = [f"{refused} of {len(own.files)} files not taken"] if refused else []
     wrong += [f"{unanswered} of {len(sent)} studies without an answer"] if unanswered else []
     if wrong:
-        _say(console, f"exit status 1: {', '.join(wrong)}")
+        say(console, f"exit status 1: {', '.join(wrong)}")
     return not wrong
 
 
 def _plain(path: Path) -> str:
     return tables.plain(str(path))
-
-
-def _say(console: Console, text: str, style: str = "") -> None:
-    """One line as it is: users choose what stands in it, so that there is no markup in it."""
-    console.print(Text(tables.plain(text), style), soft_wrap=True)
 
 
 def _fresh_folder(out: Path) -> Path:
@@ -135,66 +123,6 @@ def _samples(folder: Path) -> list[Path]:
         copies.append(folder / name)
         ds.save_as(copies[-1])
     return copies
-
-
-@dataclass(frozen=True)
-class Own:
-    """The user's files that are sent, and how many files and folders are not."""
-
-    files: Sequence[Path]
-    left_out: int = 0
-
-
-def own_files(paths: Iterable[Path], console: Console) -> Own:
-    """The DICOM objects under what the user named; a line for each thing that is left out.
-
-    Of files that are not DICOM one line says how many there are. Raises SettingsError for a path
-    that is not there.
-    """
-    files: list[Path] = []
-    named, foreign = 0, 0
-    for path in paths:
-        for found in walked(path):
-            if found.path == path and found.why_not == NOT_FOUND:
-                raise SettingsError(f"{_plain(path)}: there is no such file or folder")
-            why_not = found.why_not or _why_no_object(found.path)
-            if why_not is None:
-                files.append(found.path)
-            elif why_not == _FOREIGN:
-                foreign += 1
-            else:
-                named += 1
-                _say(console, f"left out: {found.path} {why_not}")
-    if foreign:
-        _say(console, f"left out: files that are not DICOM (Part 10): {foreign}")
-    return Own(files, named + foreign)
-
-
-_FOREIGN = "is not DICOM"
-
-
-def _why_no_object(path: Path) -> str | None:
-    """Why a file cannot be sent, in words that follow its name; None where it can."""
-    try:
-        with path.open("rb") as file:
-            if file.read(132)[128:] != b"DICM":
-                return _FOREIGN
-        if _is_directory(path):
-            return "is a DICOMDIR: a list of files, and no image"
-        read_header(path)
-    except OSError as error:
-        return f"cannot be read: {error.strerror}"
-    except UnusableImage as error:
-        return f"cannot be used: {error}"
-    return None
-
-
-def _is_directory(path: Path) -> bool:
-    """Whether it is a Basic Directory (PS3.3 F), by what its meta information says."""
-    try:
-        return context_of(path)[0] == MediaStorageDirectoryStorage
-    except StoreError:
-        return False
 
 
 # --- the node and its PACS -------------------------------------------------------------------
@@ -308,10 +236,10 @@ def _send(
                 uid = str(read_header(file).get("StudyInstanceUID", ""))
                 sender.send(file)
             except DeliveryError as error:
-                _say(console, f"{file}: the node did not take it: {error}")
+                say(console, f"{file}: the node did not take it: {error}")
                 refused += 1
             except PrescreenError as error:
-                _say(console, f"{file}: was not sent: {str(error).removeprefix(f'{file}: ')}")
+                say(console, f"{file}: was not sent: {str(error).removeprefix(f'{file}: ')}")
                 refused += 1
             else:
                 sent[uid] = None
@@ -389,10 +317,10 @@ def _show(
         tables.show_study(record, as_json=False)
         missing = _show_objects(record, pacs, work, console)
         if uid not in finished or missing or record.study["outcome"] == Outcome.FAILED:
-            _say(console, f"no answer for study {uid}", "bold")
+            say(console, f"no answer for study {uid}", "bold")
             unanswered += 1
     console.rule()
-    _say(console, f"the PACS got {len(pacs.received)} objects; everything lies in {work}")
+    say(console, f"the PACS got {len(pacs.received)} objects; everything lies in {work}")
     console.print("AI output for research and evaluation. Not a diagnosis.")
     return unanswered
 
@@ -408,9 +336,9 @@ def _show_objects(
         if path is None:
             missing.append(uid)
             continue
-        _say(console, f"the PACS has the {delivery['kind']}: {path}")
+        say(console, f"the PACS has the {delivery['kind']}: {path}")
         if delivery["kind"] == "capture":
-            _say(console, f"  as a picture: {_picture(path)}")
+            say(console, f"  as a picture: {_picture(path)}")
     if record.study["outcome"] == Outcome.OUT_OF_SCOPE:
         reason = record.study["reason"]
         console.print(f"out of scope ({reason}): audited, nothing is sent")

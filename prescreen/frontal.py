@@ -36,6 +36,7 @@ CUT = 12  # side of the cut-out, of the picture and of each mask
 ABOVE, BELOW, BESIDE = 0.08, 0.15, 0.08
 _TAIL = 0.01  # share of the lungs' area that their box may leave out on each side
 _BORDER = 0.12  # a row or column darker than this nearly everywhere is no part of the picture
+_WHITE = 0.99  # brighter is white
 _LEVELS = 1000  # grey levels told apart
 _CLEARLY = 1.5  # how much better a turned picture must fit than the picture itself
 _SUPERSAMPLING = 4
@@ -152,6 +153,11 @@ def contrast(picture: FloatArray) -> float:
     """Span of the grey values between the darkest and the brightest hundredth of a picture."""
     dark, bright = np.percentile(picture, (1, 99))
     return float(bright - dark)
+
+
+def white(picture: FloatArray) -> float:
+    """Share of a picture that is as bright as its brightest hundredth."""
+    return float(np.mean(_stretched(picture) >= _WHITE))
 
 
 def whole(picture: FloatArray) -> FloatArray:

@@ -73,6 +73,11 @@ def plain(text: str) -> str:
     return "".join(c if c.isprintable() else "?" for c in text)
 
 
+def say(console: Console, text: str, style: str = "") -> None:
+    """One line as it is: users choose what stands in it, so that there is no markup in it."""
+    console.print(Text(plain(text), style), soft_wrap=True)
+
+
 def show_status(
     status: Status,
     parked: Sequence[Mapping[str, Any]],

@@ -6,16 +6,15 @@ test. All data sets of tests are made here or by the factories that plant these.
 
 from __future__ import annotations
 
-import atexit
 import functools
 import re
-import shutil
-import tempfile
 from pathlib import Path
 
 import pydicom
 from pydicom.data import get_testdata_file
 from pydicom.dataset import Dataset
+
+from tests.run_folder import run_folder
 
 NAME, PATIENT_ID, ACCESSION, BIRTH_DATE = "CANARY^NAME", "CANARYID", "CANARYACC", "19171107"
 
@@ -93,9 +92,7 @@ def sample(name: str = "RG1_UNCR.dcm") -> Path:
 
 @functools.cache
 def _folder() -> Path:
-    folder = Path(tempfile.mkdtemp(prefix="prescreen-samples-"))
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    return folder
+    return run_folder()
 
 
 def seen(text: str) -> list[str]:

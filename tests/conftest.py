@@ -16,6 +16,8 @@ from typing import Any
 import pytest
 from hypothesis import settings
 
+from tests import run_folder
+
 # The same examples in every run of `make test`, so that a failure is the change's own; `make soak`
 # (HYPOTHESIS=random) looks for new ones. No deadline: timings are the bench's.
 settings.register_profile("same", derandomize=True, deadline=None, database=None)
@@ -87,6 +89,11 @@ def pytest_terminal_summary(
         terminalreporter.section(f"no radiographs at {_data_dir()}: {len(left_out)} deselected")
         for name in sorted(left_out):
             terminalreporter.write_line(name)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _what_tests_share_goes_with_the_run(tmp_path_factory: pytest.TempPathFactory) -> None:
+    os.environ[run_folder.BELOW] = str(tmp_path_factory.getbasetemp())
 
 
 @pytest.fixture(scope="session")

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import atexit
 import dataclasses
 import datetime
 import functools
 import shutil
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +33,7 @@ from prescreen.study import (
     generate_uid,
 )
 from tests import canaries
+from tests.run_folder import run_folder
 
 PACS = Destination(name="pacs", ae_title="PACS", host="127.0.0.1", port=11113)
 LAB = Destination(
@@ -52,8 +51,7 @@ CANARY = {
 @functools.cache
 def _empty() -> Path:
     """A migrated database to copy, made once a run."""
-    folder = Path(tempfile.mkdtemp())
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    folder = run_folder()
     open_database(folder / "prescreen.db").dispose()
     return folder / "prescreen.db"
 

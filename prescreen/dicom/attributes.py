@@ -22,7 +22,7 @@ from pydicom.charset import decode_bytes, python_encoding
 from pydicom.datadict import dictionary_VR, tag_for_keyword
 from pydicom.dataelem import DataElement, RawDataElement
 
-from prescreen.dicom.structure import LONGEST
+from prescreen.dicom.structure import LONGEST, NO_TEXT
 
 Concept = tuple[str, str, str]
 
@@ -54,7 +54,7 @@ class Attributes:
     def text(self, keyword: str) -> str | None:
         """The decoded text without its padding; several values stay joined by backslashes."""
         element = self._element(keyword)
-        raw = None if element is None else element.value
+        raw = None if element is None or is_no_text(element) else element.value
         if raw is None or _is_too_long(raw):
             return None
         text = _decoded(raw, self.encodings) if isinstance(raw, bytes) else _joined(raw)
@@ -170,6 +170,11 @@ class Attributes:
                 return _binary(element.value, _BINARY[vr])
         text = self.text(keyword)
         return text.split("\\") if text else ()
+
+
+def is_no_text(element: DataElement | RawDataElement) -> bool:
+    """A sequence, or bytes of numbers, where text is asked for."""
+    return element.VR == "SQ" or (element.VR in NO_TEXT and isinstance(element.value, bytes))
 
 
 def _is_too_long(raw: object) -> bool:

@@ -18,7 +18,7 @@ from pydicom.datadict import dictionary_has_tag, dictionary_VR, keyword_for_tag,
 from pydicom.dataelem import DataElement, RawDataElement
 from pydicom.tag import BaseTag, Tag
 
-from prescreen.dicom.attributes import Attributes
+from prescreen.dicom.attributes import Attributes, is_no_text
 from prescreen.errors import PrescreenError
 
 _LONG = frozenset({"OB", "OD", "OF", "OL", "OV", "OW", "SQ", "SV", "UC", "UN", "UR", "UT", "UV"})
@@ -54,7 +54,8 @@ class Elements:
     def copy(self, source: pydicom.Dataset, keywords: Iterable[str]) -> None:
         """Take over text and sequences of text from a data set, byte for byte where it has bytes.
 
-        What is missing or empty there is left out; so is what is no text.
+        What is missing or empty there is left out; so is what is no text, and what stands there
+        as a sequence where the standard has text, or the reverse.
         """
         terms = Attributes(source).encodings
         for keyword in keywords:
@@ -122,7 +123,10 @@ def _copied(
         return b"".join(copied_items(source, keyword_for_tag(tag), encodings))
     if vr not in _TEXT:
         return None
-    value = _raw(source.get_item(tag), vr, encodings)
+    element = source.get_item(tag)
+    if is_no_text(element):
+        return None
+    value = _raw(element, vr, encodings)
     return None if vr not in _LONG and len(value) > 0xFFFE else value
 
 

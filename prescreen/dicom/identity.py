@@ -30,7 +30,7 @@ from pydicom.uid import (
 
 from prescreen.dicom.attributes import Attributes, without_warnings
 from prescreen.dicom.origin import is_own
-from prescreen.dicom.structure import LONGEST, UNDEFINED, Element, Structure
+from prescreen.dicom.structure import LONGEST, UNDEFINED, Element, Structure, check_kind
 from prescreen.errors import CannotUnderstand, InvalidInstance, UnusableImage
 from prescreen.study import Content, Identity
 
@@ -133,11 +133,11 @@ def _read(part10: Content) -> tuple[str, pydicom.Dataset]:
     structure = Structure(lambda start, count: part10[start : start + count], len(part10))
     check_transfer_syntax(structure.transfer_syntax_uid, CannotUnderstand)
     tags = _tags()
-    wanted = {
-        BaseTag(element.tag): _element(part10, element, structure.is_implicit)
-        for element in structure.elements(before=tags[-1] + 1)
-        if element.tag in tags and element.end - element.start <= LONGEST
-    }
+    wanted = {}
+    for element in structure.elements(before=tags[-1] + 1):
+        check_kind(element)
+        if element.tag in tags and element.end - element.start <= LONGEST:
+            wanted[BaseTag(element.tag)] = _element(part10, element, structure.is_implicit)
     return str(structure.transfer_syntax_uid), pydicom.Dataset(wanted)
 
 

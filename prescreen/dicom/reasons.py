@@ -14,7 +14,7 @@ class ImageReason(enum.StrEnum):
     UNPARSABLE = "unparsable"
     #: the file or its pixel data ends too early
     TRUNCATED = "truncated"
-    #: nesting, number or size of data elements beyond any radiograph's
+    #: nesting, number, size or kind of data elements that no radiograph has
     IMPLAUSIBLE_DATA_SET = "implausible_data_set"
     #: none of the transfer syntaxes that are decoded
     UNSUPPORTED_TRANSFER_SYNTAX = "unsupported_transfer_syntax"

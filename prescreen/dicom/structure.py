@@ -13,14 +13,14 @@ import struct
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from pydicom.datadict import dictionary_has_tag, dictionary_VR
+from pydicom.datadict import dictionary_has_tag, dictionary_VR, tag_for_keyword
 from pydicom.uid import (
     UID,
     DeflatedExplicitVRLittleEndian,
     ExplicitVRBigEndian,
     ImplicitVRLittleEndian,
 )
-from pydicom.valuerep import EXPLICIT_VR_LENGTH_32
+from pydicom.valuerep import EXPLICIT_VR_LENGTH_32, STR_VR, VR
 
 from prescreen.dicom.reasons import ImageReason
 from prescreen.errors import UnusableImage
@@ -37,6 +37,22 @@ ELEMENTS = 32_768
 LONGEST = 1 << 16
 #: Bytes that a radiograph may have beside its pixels: sixteen overlays of 8 megapixels.
 HEADER_BYTES = 16 << 20
+
+#: VRs whose value is no text (PS3.5 6.2): UN may be any, and two letters that are none as well.
+NO_TEXT = frozenset(str(vr.value) for vr in VR) - {str(vr.value) for vr in STR_VR} - {"UN"}
+#: Texts that say whose an image is, and what their letters are.
+_WHOSE = {
+    tag_for_keyword(keyword): keyword
+    for keyword in (
+        "SpecificCharacterSet",
+        "StudyDate",
+        "AccessionNumber",
+        "PatientName",
+        "PatientID",
+        "IssuerOfPatientID",
+        "PatientBirthDate",
+    )
+}
 
 UNDEFINED = 0xFFFFFFFF
 PIXEL_DATA = 0x7FE00010
@@ -299,8 +315,8 @@ def check_structure(descriptor: int, stop_before_pixels: bool) -> None:
     """Raise UnusableImage unless a parser may read the Part 10 file: it is as small as it looks.
 
     Beyond `Structure`: refuses what is deflated or big endian (`unsupported_transfer_syntax`),
-    what is encoded otherwise than it says and what is not in ascending order (`unparsable`), and
-    more than ITEMS, ELEMENTS or HEADER_BYTES (`implausible_data_set`).
+    what is encoded otherwise than it says and what is not in ascending order (`unparsable`), more
+    than ITEMS, ELEMENTS or HEADER_BYTES and what `check_kind` finds (`implausible_data_set`).
     """
     structure = Structure(window(descriptor), os.fstat(descriptor).st_size)
     _check_encoding(structure)
@@ -309,9 +325,20 @@ def check_structure(descriptor: int, stop_before_pixels: bool) -> None:
         if element.tag <= last:  # a second Patient ID would be the one that counts (PS3.5 7.1)
             raise _unparsable("its data elements are not in ascending order")
         last, elements = element.tag, elements + 1
+        check_kind(element)
         if element.tag != PIXEL_DATA:
             beside_pixels += element.end - element.start
         _check_size(structure.items, elements, beside_pixels)
+
+
+def check_kind(element: Element) -> None:
+    """Raise UnusableImage where no text stands in what says whose the image is.
+
+    Its bytes would be taken for a name, and without one the result might be filed as another's.
+    """
+    if element.tag in _WHOSE and (element.is_sequence or element.vr in NO_TEXT):
+        keyword = _WHOSE[element.tag]
+        raise _implausible(f"{keyword} is a sequence or a number where text belongs")
 
 
 def _check_encoding(structure: Structure) -> None:

@@ -74,44 +74,44 @@ def doubled(values: FloatArray, axis: int) -> FloatArray:
 
 
 def solid(mask: BoolArray) -> BoolArray:
-    """`filled(largest_piece(mask))`, which most masks are already: then it is returned as it is."""
-    rows, starts, ends = _runs(mask)
-    touching = _touching(rows, starts, ends, mask.shape[1])
-    is_one = rows.size > 0 and not _pieces(len(rows), touching).any()
-    if is_one and _has_no_hole(rows, touching):
-        return mask
-    return filled(mask if is_one else largest_piece(mask))
+    """The largest piece of a (h, w) mask and whatever it encloses.
+
+    Most masks are that already: then it is returned as it is.
+    """
+    piece, has_hole = _largest(mask)
+    return _filled(piece) if has_hole else piece
 
 
 def largest_piece(mask: BoolArray) -> BoolArray:
     """The largest 4-connected piece of a (h, w) mask; the first of equals; nothing of nothing."""
+    return _largest(mask)[0]
+
+
+def _largest(mask: BoolArray) -> tuple[BoolArray, bool]:
+    """The largest piece, and whether it encloses something.
+
+    Of one piece, runs less joints are one less its holes (Euler); joints at corners are none.
+    """
     rows, starts, ends = _runs(mask)
     if rows.size == 0:
-        return np.zeros_like(mask)
-    piece = _pieces(len(rows), _touching(rows, starts, ends, mask.shape[1]))
+        return mask, False
+    touching = _touching(rows, starts, ends, mask.shape[1])
+    piece = _pieces(rows.size, touching)
     lengths = np.bincount(piece, weights=ends - starts)
-    return _painted(mask.shape, *(a[piece == int(lengths.argmax())] for a in (rows, starts, ends)))
+    largest = piece == int(lengths.argmax())
+    if not largest.all():
+        mask = _painted(mask.shape, *(a[largest] for a in (rows, starts, ends)))
+    return mask, bool(largest.sum() <= largest[touching[0]].sum())
 
 
-def filled(mask: BoolArray) -> BoolArray:
+def _filled(mask: BoolArray) -> BoolArray:
     """The (h, w) mask, one 4-connected piece, and whatever it encloses."""
-    rows, starts, ends = _runs(mask)
-    if _has_no_hole(rows, _touching(rows, starts, ends, mask.shape[1])):
-        return mask
     outside = np.pad(~mask, 1, constant_values=True)
     rows, starts, ends = _runs(outside)
     piece = _pieces(len(rows), _touching(rows, starts, ends + 1, outside.shape[1] + 1))
     around = _painted(outside.shape, *(a[piece == piece[0]] for a in (rows, starts, ends)))
     result: BoolArray = ~around[1:-1, 1:-1]
     return result
-
-
-def _has_no_hole(rows: _Places, touching: tuple[_Places, _Places]) -> bool:
-    """Whether the runs of one piece, or of none, enclose nothing.
-
-    Runs less joints are pieces less holes (Euler), where joints at corners count for neither.
-    """
-    return rows.size - touching[0].size == min(rows.size, 1)
 
 
 def _runs(mask: BoolArray) -> tuple[_Places, _Places, _Places]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import datetime
 import uuid
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from sqlalchemy import (
@@ -34,7 +34,7 @@ from prescreen.store import schema as t
 from prescreen.store.database import data_dir, reading, writing
 from prescreen.store.prepared import Prepared
 from prescreen.store.queue import utc_now
-from prescreen.store.withdrawal import RECALLED, is_note, let_go
+from prescreen.store.withdrawal import RECALLED, is_note, let_go, pass_over
 from prescreen.study import Delivery, OutboxState, Stage
 
 _KEYS = (
@@ -47,6 +47,14 @@ _KEYS = (
 
 #: The name under which all destinations are held at once.
 ALL = "*"
+
+
+@dataclass(frozen=True)
+class Unparked:
+    """What became of parked rows: how many are due, and by study the job that overtook the rest."""
+
+    due: int
+    overtaken: Mapping[str, int]
 
 
 class Outbox:
@@ -185,17 +193,18 @@ class Outbox:
     def let_go_overtaken(self, delivery: Delivery) -> bool:
         """Cancel the row if its study may be another's since it was written; whether it may.
 
-        What was in hand when that happened was not withdrawn; its report is made again. What takes
-        results back stays.
+        What was in hand when that happened was not withdrawn; its report is made again. So is what
+        waited so long that a later report was delivered. What takes results back stays.
         """
         if delivery.kind == "rejection":
             return False
         terms = {"uid": delivery.study_instance_uid, "the_id": delivery.outbox_id}
         with reading(self._engine) as connection:
-            if overtaken.SINCE_WRITTEN.scalar(connection, terms) is None:
+            later = overtaken.overtaken_on_its_way(connection, delivery.outbox_id)
+            if later is None and overtaken.SINCE_WRITTEN.scalar(connection, terms) is None:
                 return False
         with writing(self._engine) as connection:
-            let_go(connection, delivery, self._clock(), alone=True)
+            let_go(connection, delivery, self._clock(), alone=True, later_job_id=later)
         return True
 
     def identity(self, study_instance_uid: str) -> dict[str, str]:
@@ -233,23 +242,26 @@ class Outbox:
         outbox_id: int | None = None,
         job_id: int | None = None,
         destination: str | None = None,
-    ) -> int:
-        """Send parked rows again, those of a number, a job or a destination; how many.
+    ) -> Unparked:
+        """Send parked rows again, those of a number, a job or a destination.
 
-        Not those whose patient is disputed. Raises NotThere where none of them is parked.
+        Not those whose patient is disputed. Those that a later report overtook are cancelled: they
+        would arrive after it. Raises NotThere where none of them is parked.
         """
         chosen = {"outbox_id": outbox_id, "job_id": job_id, "destination": destination}
         chosen = {name: value for name, value in chosen.items() if value is not None}
         with writing(self._engine) as connection:
             now = self._clock()
+            told = {"who": who, "why": why}
+            later = _pass_over_overtaken(connection, chosen, told, now)
             rows = _unpark(connection, chosen, now)
-            if not rows:
+            if not rows and not later:
                 which = " and ".join(f"{name} {value}" for name, value in chosen.items())
                 text = f"nothing is parked{' for ' if which else ''}{which}; see `prescreen status`"
                 raise NotThere(text)
             for row in rows:
-                _unparked(connection, row, {"who": who, "why": why}, now)
-            return len(rows)
+                _unparked(connection, row, told, now)
+            return Unparked(len(rows), later)
 
 
 _FREE: dict[str, Any] = {"lease_token": None, "lease_until": None}
@@ -402,14 +414,38 @@ def _advance(
         stages.advance(connection, job_id, study_instance_uid, stage, now)
 
 
+def _parked(chosen: Mapping[str, Any]) -> ColumnElement[bool]:
+    row = t.outbox.c
+    same = [row[name] == value for name, value in chosen.items()]
+    undisputed = row.error.is_distinct_from(disputes.WORDS)
+    return and_(row.state == OutboxState.PARKED, undisputed, *same)
+
+
+def _pass_over_overtaken(
+    connection: Connection,
+    chosen: Mapping[str, Any],
+    told: Mapping[str, str],
+    now: datetime.datetime,
+) -> dict[str, int]:
+    """Cancel those parked rows that a later report overtook; its job, by study."""
+    columns = (t.outbox.c.outbox_id, t.study.c.study_instance_uid)
+    parked = select(*columns).select_from(t.outbox_of_studies()).where(_parked(chosen))
+    found: dict[str, int] = {}
+    for outbox_id, uid in connection.execute(parked).all():
+        later = overtaken.later_report(connection, outbox_id)
+        if later is not None:
+            pass_over(connection, outbox_id, uid, later, told, now)
+            found[uid] = max(later, found.get(uid, 0))
+    return found
+
+
 def _unpark(
     connection: Connection, chosen: Mapping[str, Any], now: datetime.datetime
 ) -> list[Row[Any]]:
     row = t.outbox.c
-    same = [row[name] == value for name, value in chosen.items()]
     statement = (
         update(t.outbox)
-        .where(row.state == OutboxState.PARKED, row.error.is_distinct_from(disputes.WORDS), *same)
+        .where(_parked(chosen))
         .values(state=OutboxState.PENDING, due_at=now, settled_at=None, refused_since=None)
         .returning(row.outbox_id, row.job_id, row.destination)
     )

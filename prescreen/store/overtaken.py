@@ -1,20 +1,33 @@
-"""A report that a correction overtook: its study was told to be another's while it was made.
+"""A report that was overtaken before it was sent: by a correction, or by a later report.
 
-Functions on a connection.
+Its study was told to be another's while it was made, or a later report of the study was delivered
+while it waited. Functions on a connection.
 """
 
 from __future__ import annotations
 
 import datetime
+from typing import Any
 
-from sqlalchemy import Connection, Select, and_, bindparam, func, or_, select
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    FromClause,
+    Select,
+    and_,
+    bindparam,
+    exists,
+    func,
+    or_,
+    select,
+)
 
 from prescreen.store import audit
 from prescreen.store import schema as t
 from prescreen.store.arrival import open_job
 from prescreen.store.images import fill, screenable
 from prescreen.store.prepared import Prepared
-from prescreen.study import Disposition, Job
+from prescreen.study import Disposition, Job, OutboxState
 
 
 def left_to_the_next(connection: Connection, job: Job, now: datetime.datetime) -> bool:
@@ -122,3 +135,69 @@ def _since_written() -> Select[tuple[int]]:
 
 
 SINCE_WRITTEN = Prepared(_since_written())
+
+
+def later_report(connection: Connection, outbox_id: int) -> int | None:
+    """The job whose delivered objects say what that of a row says; None where there is none."""
+    found: int | None = _LATER_REPORT.scalar(connection, {"the_id": outbox_id})
+    return found
+
+
+def overtaken_on_its_way(connection: Connection, outbox_id: int) -> int | None:
+    """As `later_report`; but what the peer had, and lost, is given to it again (clinic.md 30)."""
+    found: int | None = _ON_ITS_WAY.scalar(connection, {"the_id": outbox_id})
+    return found
+
+
+def _later_reports() -> Select[Any]:
+    """The newest later job of which something was delivered where the row `the_id` goes.
+
+    Reports are cumulative, so that one replaces any that was made before it. What is of images
+    alone (captures, regions) is replaced by a job that answered all of these again: that of a late
+    image is not.
+    """
+    item, sent, said = t.result_object.c, t.outbox.alias("sent"), t.result_object.alias("said")
+    later = t.job.alias("later")
+    joined = (
+        t.outbox.join(t.result_object, t.outbox.c.object_id == item.object_id)
+        .join(t.job, t.outbox.c.job_id == t.job.c.job_id)
+        .join(later, and_(later.c.study_id == t.job.c.study_id, later.c.job_id > t.job.c.job_id))
+        .join(sent, sent.c.job_id == later.c.job_id)
+        .join(said, sent.c.object_id == said.c.object_id)
+    )
+    is_report = and_(item.kind.in_(_REPORTS), said.c.kind.in_(_REPORTS))
+    # of an expression, so that SQLite does not go through all that a destination ever got
+    there = sent.c.destination.concat("") == t.outbox.c.destination
+    return (
+        select(func.max(later.c.job_id))
+        .select_from(joined)
+        .where(t.outbox.c.outbox_id == bindparam("the_id"), item.kind != _NOTE)
+        .where(there, sent.c.state.in_(_SENT))
+        .where(said.c.kind != _NOTE, or_(is_report, ~_left_out(later)))
+    )
+
+
+def _left_out(later: FromClause) -> ColumnElement[bool]:
+    """An image that the row's object is of has no answer in a later job."""
+    own, other = t.job_instance.alias("own"), t.job_instance.alias("other")
+    mine, its = t.instance.alias("mine"), t.instance.alias("its")
+    answered = (
+        select(its.c.sop_instance_uid)
+        .join(other, other.c.instance_id == its.c.instance_id)
+        .where(other.c.job_id == later.c.job_id)
+        .correlate(later)
+    )
+    source = t.result_object.c.source_sop_instance_uid
+    return exists().where(
+        own.c.job_id == t.outbox.c.job_id,
+        own.c.instance_id == mine.c.instance_id,
+        or_(source.is_(None), mine.c.sop_instance_uid == source),
+        mine.c.sop_instance_uid.not_in(answered),
+    )
+
+
+_SENT = (OutboxState.DELIVERED, OutboxState.COMMITTED)
+#: Kinds of objects that speak of the study so far; those of the others, of images at hand.
+_REPORTS, _NOTE = ("sr", "text"), "rejection"
+_LATER_REPORT = Prepared(_later_reports())
+_ON_ITS_WAY = Prepared(_later_reports().where(t.outbox.c.losses == 0))

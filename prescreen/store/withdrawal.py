@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Row, exists, func, or_, select, update
@@ -16,6 +16,11 @@ from prescreen.study import Delivery, OutboxState, Reference
 FALLBACK_CLASS = "1.2.840.10008.5.1.4.1.1.88.33"
 #: Why a job was opened: a notice in place of what was recalled, a report without a finding on hold.
 RECALLED, FINDING_HELD = "recalled", "finding_held"
+#: What a person reads beside an object that a later report overtook.
+OVERTAKEN = (
+    "overtaken: job {later} answered its study anew, and that was delivered; it is not sent any "
+    "more; `prescreen rescreen` makes the report once more"
+)
 
 
 def sent_reference(row: Row[Any]) -> Reference:
@@ -36,11 +41,17 @@ def is_note() -> ColumnElement[bool]:
 
 
 def let_go(
-    connection: Connection, delivery: Delivery, now: datetime.datetime, *, alone: bool = False
+    connection: Connection,
+    delivery: Delivery,
+    now: datetime.datetime,
+    *,
+    alone: bool = False,
+    later_job_id: int | None = None,
 ) -> None:
     """Cancel a row that was claimed, and what was claimed with it of its study unless `alone`.
 
-    Nobody sends them: the try does not count. Rejection notes stay, as in `withdraw`.
+    Nobody sends them: the try does not count. Rejection notes stay, as in `withdraw`. A person
+    reads beside them which later job overtook them, where one did.
     """
     row = t.outbox.c
     of_study = (
@@ -54,11 +65,36 @@ def let_go(
     statement = (
         update(t.outbox)
         .where(*ours, chosen, ~is_note())
-        .values(state=OutboxState.CANCELLED, settled_at=now, **freed)
+        .values(state=OutboxState.CANCELLED, settled_at=now, **freed, **_words(later_job_id))
         .returning(row.outbox_id, row.job_id, row.destination)
     )
     rows = connection.execute(statement).all()
-    _cancelled(connection, rows, delivery.study_instance_uid, now)
+    why = {} if later_job_id is None else {"overtaken_by": later_job_id}
+    _cancelled(connection, rows, delivery.study_instance_uid, now, why)
+
+
+def _words(later_job_id: int | None) -> dict[str, str]:
+    return {} if later_job_id is None else {"error": OVERTAKEN.format(later=later_job_id)}
+
+
+def pass_over(
+    connection: Connection,
+    outbox_id: int,
+    study_instance_uid: str,
+    later_job_id: int,
+    told: Mapping[str, str],
+    now: datetime.datetime,
+) -> None:
+    """Cancel a parked row that a later job overtook; `told` is who asked for it, and why."""
+    row = t.outbox.c
+    statement = (
+        update(t.outbox)
+        .where(row.outbox_id == outbox_id, row.state == OutboxState.PARKED)
+        .values(state=OutboxState.CANCELLED, settled_at=now, **_words(later_job_id))
+        .returning(row.outbox_id, row.job_id, row.destination)
+    )
+    rows = connection.execute(statement).all()
+    _cancelled(connection, rows, study_instance_uid, now, {**told, "overtaken_by": later_job_id})
 
 
 def overtake(
@@ -113,6 +149,7 @@ def _cancelled(
     rows: Sequence[Row[Any]],
     study_instance_uid: str,
     now: datetime.datetime,
+    why: Mapping[str, Any] | None = None,
 ) -> None:
     """The events of rows that were cancelled, and what is next for their jobs."""
     for cancelled in rows:
@@ -122,7 +159,11 @@ def _cancelled(
             now,
             study_instance_uid=study_instance_uid,
             job_id=cancelled.job_id,
-            detail={"outbox_id": cancelled.outbox_id, "destination": cancelled.destination},
+            detail={
+                "outbox_id": cancelled.outbox_id,
+                "destination": cancelled.destination,
+                **(why or {}),
+            },
         )
     for job_id in sorted({cancelled.job_id for cancelled in rows}):
         stage = stages.next_stage(connection, job_id)

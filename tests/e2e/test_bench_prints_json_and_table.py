@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from bench.processes import children
+from tests.e2e.house import wait_until
 
 ROOT = Path(__file__).parents[2]
 
@@ -120,3 +125,18 @@ def test_an_attack_is_measured_before_during_and_after(tmp_path: Path) -> None:
     assert found["stored"] and found["echo_after"]
     assert found["after"]["descriptors"] <= found["before"]["descriptors"]
     assert found["during"]["descriptors"] >= found["before"]["descriptors"] + 5
+
+
+def test_a_bench_that_is_stopped_leaves_nothing(tmp_path: Path) -> None:
+    environment = {**os.environ, "TMPDIR": str(tmp_path)}
+    options = ("--quick", "--only", "end_to_end", "--json", str(tmp_path / "bench.json"))
+    command = [sys.executable, "-m", "bench", *options]
+    with subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL) as process:
+        spool = "prescreen-bench-*/end_to_end/data/spool"
+        wait_until(lambda: any(tmp_path.glob(spool)), "its node stands")
+        running = children(process.pid)
+        process.terminate()
+        assert process.wait(60) == 128 + signal.SIGTERM
+    left = {path.name for path in tmp_path.iterdir()}
+    assert not {name for name in left if not name.startswith("torchinductor_")}, "torch's cache"
+    assert running and not any(Path(f"/proc/{pid}").exists() for pid in running)

@@ -7,13 +7,11 @@ each object that was written, under the UIDs it was written with.
 
 from __future__ import annotations
 
-import atexit
 import functools
 import json
 import os
 import shutil
 import sqlite3
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
@@ -31,6 +29,7 @@ from prescreen.store.results import read_told
 from tests.e2e.blind import answer, answered, deliver, kept
 from tests.e2e.house import UNCLOSED, House, Pacs, chest, house
 from tests.e2e.test_results_are_taken_back import note as rejecting
+from tests.run_folder import run_folder
 
 pytestmark = pytest.mark.filterwarnings(UNCLOSED)
 
@@ -97,8 +96,7 @@ class Made:
 @functools.cache
 def _made() -> Made:
     """Made once: answers and their captures take their time."""
-    folder = Path(tempfile.mkdtemp())
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    folder = run_folder()
     with house(folder) as home:
         first = answered(home, chest(folder))
         deliver(home)

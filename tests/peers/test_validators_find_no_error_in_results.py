@@ -213,6 +213,21 @@ def test_dsrdump_reads_the_tree(source: str, kind: str, tmp_path: Path) -> None:
     assert f'<CONTAINER:(,,"{title}")=SEPARATE>' in dumped
 
 
+@pytest.mark.parametrize("kind", ["sr", "regions sr", "text sr"])
+def test_dsrdump_reads_a_reference_to_a_private_class_if_it_may_warn(
+    kind: str, tmp_path: Path
+) -> None:
+    """The node refers to none; `screen` does, of files that somebody has (docs/limits.md)."""
+    ds, path = results.chest(), tmp_path / "report.dcm"
+    ds.SOPClassUID = pydicom.uid.UID("1.3.12.2.1107.5.9.1")
+    path.write_bytes(every_kind(ds)[kind])
+    refused = "W: Invalid or unknown image SOP class referenced from IMAGE content item"
+    assert refused in _run("dsrdump", str(path))
+    dumped = _run("dsrdump", "-Ee", str(path))
+    assert not [line for line in dumped if line.startswith(("E:", "F:"))]
+    assert any('<contains IMAGE:(,,"Source")=("1.3.12.2.1107.5.9.1",)>' in line for line in dumped)
+
+
 @pytest.mark.shows_patients("the page of a report has its patient in it")
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if "sr" in kind])
 @pytest.mark.parametrize("source", SOURCES)

@@ -183,3 +183,25 @@ class Model:
     def settle_row(self, row: ModelRow, state: OutboxState) -> None:
         row.state, row.until, row.token = state, None, None
         self.advance(row.job_id)
+
+    def unpark(self, destination: str) -> tuple[int, dict[str, int]]:
+        """How many rows are due again, and the job that overtook the others, by study."""
+        due, overtaken = 0, dict[str, int]()
+        for row in [r for r in self.rows if r.destination == destination]:
+            if row.state is OutboxState.PARKED:
+                later, study = self._overtaken_by(row), self.jobs[row.job_id - 1].study
+                row.state = OutboxState.CANCELLED if later else OutboxState.PENDING
+                if later:
+                    overtaken[study] = later
+                else:
+                    due, row.due = due + 1, self.now
+                self.advance(row.job_id)
+        return due, overtaken
+
+    def _overtaken_by(self, row: ModelRow) -> int:
+        """The newest job of the row's study of which the destination has the report, or 0."""
+        study = self.jobs[row.job_id - 1].study
+        there = [r for r in self.rows if r.destination == row.destination]
+        delivered = [r.job_id for r in there if r.state is OutboxState.DELIVERED]
+        later = [n for n in delivered if n > row.job_id and self.jobs[n - 1].study == study]
+        return max(later, default=0)

@@ -42,6 +42,7 @@ hold_all_is_ignored                   a hold on all destinations stops none
 go_live_releases_held_rows            what silent mode held is sent after go-live
 last_row_leaves_the_job               the job is not done when its last row is
 unparked_row_stays_done               a row sent again leaves its job done
+overtaken_row_is_sent                 a parked row is sent after a later report of its study
 rescreen_keeps_unsent_rows            rows nobody tried are not cancelled
 rescreen_cancels_attempted_rows       rows that may have been sent are cancelled
 ====================================  ==========================================================
@@ -54,7 +55,7 @@ import hashlib
 import shutil
 import tempfile
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -72,12 +73,12 @@ from sqlalchemy import and_, bindparam, event, exists, false, or_, select, updat
 
 from prescreen.errors import LeaseLost, StoreError
 from prescreen.settings import Destination
-from prescreen.store import arrival, audit, outbox, queue, rebuild, settlement
+from prescreen.store import arrival, audit, outbox, overtaken, queue, rebuild, settlement
 from prescreen.store import schema as t
 from prescreen.store.database import reading, writing
 from prescreen.store.destinations import Destinations
 from prescreen.store.intake import Kept
-from prescreen.store.outbox import Outbox
+from prescreen.store.outbox import Outbox, Unparked
 from prescreen.store.prepared import Prepared
 from prescreen.store.queue import Queue
 from prescreen.store.schema import open_database
@@ -118,13 +119,10 @@ class Killed(BaseException):
 
 
 @pytest.fixture(scope="module", autouse=True)
-def empty_database() -> Iterator[None]:
+def empty_database(tmp_path_factory: pytest.TempPathFactory) -> None:
     """One migrated database, copied for each example."""
-    with tempfile.TemporaryDirectory() as folder:
-        engine = open_database(Path(folder) / "prescreen.db")
-        engine.dispose()
-        Machine.template = Path(folder) / "prescreen.db"
-        yield
+    Machine.template = tmp_path_factory.mktemp("machine") / "prescreen.db"
+    open_database(Machine.template).dispose()
 
 
 def _steps() -> st.SearchStrategy[tuple[str, dict[str, Any]]]:
@@ -177,7 +175,7 @@ class Machine(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.folder = Path(tempfile.mkdtemp())
+        self.folder = Path(tempfile.mkdtemp(dir=self.template.parent))
         shutil.copy(self.template, self.folder / "prescreen.db")
         self.engine = open_database(self.folder / "prescreen.db")
         self.engine.dispose()
@@ -402,18 +400,11 @@ class Machine(RuleBasedStateMachine):
             row.attempts -= 0 if sent else 1
 
     def unpark(self, name: str) -> None:
-        parked = [
-            row
-            for row in self.model.rows
-            if (row.destination, row.state) == (name, OutboxState.PARKED)
-        ]
-        if not parked:
+        due, overtaken = self.model.unpark(name)
+        if not due and not overtaken:
             _must_raise(StoreError, lambda: self.outbox.unpark("", "", destination=name))
             return
-        assert self.outbox.unpark("me", "test", destination=name) == len(parked)
-        for row in parked:
-            row.state, row.due = OutboxState.PENDING, self.model.now
-            self.model.advance(row.job_id)
+        assert self.outbox.unpark("me", "test", destination=name) == Unparked(due, overtaken)
 
     # -- what must hold
 
@@ -697,6 +688,7 @@ MUTANTS = [
     _patched("go_live_releases_held_rows", Destinations, "go_live", _go_live_and_send),
     _patched("last_row_leaves_the_job", outbox, "_advance", _nothing),
     _patched("unparked_row_stays_done", outbox, "_unparked", _nothing),
+    _patched("overtaken_row_is_sent", overtaken, "later_report", _nothing),
     _patched("rescreen_keeps_unsent_rows", rebuild, "withdraw", _nothing),
     _patched("rescreen_cancels_attempted_rows", rebuild, "withdraw", _cancels_all),
 ]
@@ -714,7 +706,7 @@ def test_mutant_is_found(
 ) -> None:
     mutate(monkeypatch)
     with pytest.raises((AssertionError, LeaseLost, StoreError)):
-        run_state_machine_as_test(Machine, settings=_settings(60, 50))
+        run_state_machine_as_test(Machine, settings=_settings(400, 50))
 
 
 def test_every_mutant_is_listed() -> None:

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from prescreen.nets.anatomy import anatomy_of, doubled, filled, largest_piece, shares
+from prescreen.nets.anatomy import anatomy_of, doubled, largest_piece, shares, solid
 from prescreen.study import BoolArray
 
 SIDES = ((1, 0), (-1, 0), (0, 1), (0, -1))
@@ -50,7 +50,9 @@ def test_holes_are_what_water_from_outside_does_not_reach(mask: BoolArray) -> No
     water = flooded(np.pad(~piece, 1, constant_values=True), 0, 0, SIDES + CORNERS)
     dry = np.ones((mask.shape[0] + 2, mask.shape[1] + 2), dtype=np.bool_)
     dry[tuple(zip(*water, strict=True))] = False
-    assert (filled(piece) == dry[1:-1, 1:-1]).all()
+    whole = solid(mask)
+    assert (whole == dry[1:-1, 1:-1]).all()
+    assert solid(whole) is whole
 
 
 def test_a_lung_has_no_hole_where_a_shadow_lay() -> None:

@@ -6,6 +6,7 @@ from typing import cast
 import pytest
 from pydicom.sr._concepts_dict import concepts
 
+from prescreen import gate
 from prescreen.dicom import codes
 from prescreen.dicom.codes import FINDINGS, Concept, Status, coded_findings
 from prescreen.errors import SettingsError
@@ -109,3 +110,21 @@ def test_a_site_may_have_its_own_codes() -> None:
 def test_an_impossible_own_code_is_named(overrides: dict[str, Concept]) -> None:
     with pytest.raises(SettingsError, match=next(iter(overrides))):
         coded_findings(overrides)
+
+
+#: Acquisition Modality, DICOM Device, Non-Acquisition Modality, Modality.
+MODALITY_GROUPS = {29, 30, 32, 33}
+#: Defined terms of Modality (PS3.3 C.7.3.1.1.1) that are in none of these groups …
+TERMS_ALONE = set(
+    re.findall(r"\w+", "ANN ECG EEG EMG EOG EPS HD POS RESP RTINTENT RTRAD RTSEGANN XAPROTOCOL")
+)
+#: … and the retired ones.
+RETIRED = set(re.findall(r"\w+", "AS CD CF CP CS DD DF DM DS EC FA FS LP MA MS OPR ST VF"))
+
+
+def test_what_names_another_modality_is_what_the_standard_has() -> None:
+    entries = [item for named in CONCEPTS["DCM"].values() for item in named.items()]
+    grouped = {value for value, (_, cids) in entries if MODALITY_GROUPS & set(cids)}
+    assert {"CR", "DX", "CT", "CTPROTOCOL", "ARCHIVE"} <= grouped
+    assert grouped | TERMS_ALONE | RETIRED == gate._OTHER_MODALITIES | {"CR", "DX"}
+    assert {value for value, _ in entries} >= RETIRED

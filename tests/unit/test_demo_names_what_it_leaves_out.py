@@ -16,6 +16,7 @@ from rich.console import Console
 
 from prescreen import demonstration
 from prescreen.errors import SettingsError
+from prescreen.own_files import Own, own_files
 from prescreen.study import generate_uid
 from tests.e2e.house import small
 
@@ -37,11 +38,11 @@ def directory(folder: Path, records: int = 1) -> Path:
     return path
 
 
-def taken(*paths: Path) -> tuple[demonstration.Own, list[str]]:
+def taken(*paths: Path) -> tuple[Own, list[str]]:
     """What is sent of these paths, and the lines that are printed."""
     written = StringIO()
     console = Console(file=written, width=40, force_terminal=True, color_system="truecolor")
-    own = demonstration.own_files(paths, console)
+    own = own_files(paths, console)
     return own, written.getvalue().splitlines()
 
 

@@ -255,6 +255,7 @@ NOT_UNDERSTOOD: dict[str, Callable[[], bytes]] = {
     "a length of 0xFFFFFFF0 in the identity": lambda: with_element(
         _whole(), 0x00082112, element(0x00082112, b"SQ", b"", 0xFFFFFFF0)
     ),
+    "a sequence for a name": lambda: _whole().replace(b"\x10\x00\x10\x00PN", b"\x10\x00\x10\x00SQ"),
     "nothing": lambda: b"",
     "a PNG": lambda: b"\x89PNG\r\n\x1a\n" + bytes(400),
 }
@@ -297,6 +298,7 @@ IGNORED = {
     "PR": (GrayscaleSoftcopyPresentationStateStorage, "PR"),
     "MG": (DigitalMammographyXRayImageStorageForPresentation, "MG"),
     "XA": (XRayAngiographicImageStorage, "XA"),
+    "a private class": (UID("1.3.12.2.1107.5.9.1"), "CR"),
     "CR by class, MG by modality": (UID("1.2.840.10008.5.1.4.1.1.1"), "MG"),
 }
 

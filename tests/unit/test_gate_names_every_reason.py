@@ -120,6 +120,31 @@ def test_a_heart_on_the_right_is_not_assessable() -> None:
     assert gate.after(screening, turned) is Reason.ANATOMY_NOT_ASSESSABLE
 
 
+def half_white(quarters: int, share: float) -> Callable[[FloatArray], FloatArray]:
+    """The chest with white from one side on: the left, the bottom, the right or the top."""
+
+    def change(chest: FloatArray) -> FloatArray:
+        turned = np.rot90(chest, quarters).copy()
+        turned[:, : int(share * turned.shape[1])] = 1
+        return np.rot90(turned, -quarters)
+
+    return change
+
+
+@pytest.mark.parametrize("share", [0.4, 0.5])
+@pytest.mark.parametrize("quarters", [0, 2], ids=["left", "right"])
+def test_a_chest_of_which_one_half_is_white_is_not_said_to_be_turned(
+    quarters: int, share: float
+) -> None:
+    assert pixels(half_white(quarters, share))() is Reason.ANATOMY_NOT_ASSESSABLE
+
+
+@pytest.mark.parametrize("quarters", range(4))
+def test_a_turned_chest_with_a_white_margin_is_said_to_be_turned(quarters: int) -> None:
+    margin = half_white(quarters, 0.1)
+    assert pixels(lambda chest: np.rot90(margin(chest)))() is Reason.ROTATED
+
+
 def test_what_somebody_may_wait_for_calls_for_a_notice() -> None:
     waiting = {reason for reason in Reason if reason.calls_for_notice}
     assert Reason.VIEW in waiting and Reason.ANATOMY_NOT_ASSESSABLE in waiting
