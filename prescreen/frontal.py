@@ -19,12 +19,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from importlib import resources
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import numpy.typing as npt
 
 from prescreen.errors import WeightsError
-from prescreen.study import Anatomy, BoolArray, FloatArray
+from prescreen.study import Anatomy, BoolArray, FloatArray, Radiograph
 
 #: Digest of frontal.npz; what is shipped is what was measured.
 SHA256 = "5e1257450af3304ac740f6db2a997c67d8bbe09af05939ad3c68a33e969ae511"
@@ -129,6 +130,17 @@ class Frontal:
     def leans_left(self, cut: Cut) -> bool:
         """Whether heart and mediastinum lean to the patient's left, as they nearly always do."""
         return float(cut.asymmetry @ self.leaning) >= self.least_leaning
+
+
+#: Of radiographs that are looked at before the networks and after.
+_KNOWN: WeakKeyDictionary[Radiograph, FloatArray] = WeakKeyDictionary()
+
+
+def coarse_of(radiograph: Radiograph) -> FloatArray:
+    """Its pixels as `coarse` averages them, once."""
+    if radiograph not in _KNOWN:
+        _KNOWN[radiograph] = coarse(radiograph.pixels)
+    return _KNOWN[radiograph]
 
 
 def coarse(pixels: FloatArray) -> FloatArray:

@@ -18,7 +18,7 @@ from collections.abc import Iterable
 
 from prescreen import frontal
 from prescreen.settings import Scope
-from prescreen.study import FloatArray, Header, Radiograph, Screening
+from prescreen.study import Header, Radiograph, Screening
 
 #: Changes whenever an answer may change; frozen into a job beside the digest of the weights.
 VERSION = f"1.{frontal.SHA256[:8]}"
@@ -109,7 +109,7 @@ def before(header: Header, radiograph: Radiograph | None) -> Reason | None:
     reason = by_tags(header)
     if reason is not None or radiograph is None:
         return reason
-    return by_pixels(radiograph.pixels)
+    return by_pixels(radiograph)
 
 
 # ---------------------------------------------------------------- tags
@@ -299,14 +299,14 @@ _MOST_WHITE = 0.25
 _ROWS_PER_COLUMN = (0.5, 2.0)
 
 
-def by_pixels(pixels: FloatArray) -> Reason | None:
-    """The first reason that pixels (rows, columns; 0…1, air dark) give, or None."""
-    rows, columns = pixels.shape
+def by_pixels(radiograph: Radiograph) -> Reason | None:
+    """The first reason that the pixels give, or None."""
+    rows, columns = radiograph.pixels.shape
     if min(rows, columns) < _LEAST_SIDE:
         return Reason.TOO_SMALL
     if not _ROWS_PER_COLUMN[0] <= rows / columns <= _ROWS_PER_COLUMN[1]:
         return Reason.ASPECT
-    picture = frontal.coarse(pixels)
+    picture = frontal.coarse_of(radiograph)
     if not frontal.contrast(picture) >= _LEAST_CONTRAST:  # also where it is not a number
         return Reason.CONTRAST
     turned = frontal.shipped().turned(picture)
@@ -326,7 +326,7 @@ _UNLIKE = 1.3
 
 def after(screening: Screening, radiograph: Radiograph) -> Reason | None:
     """The first reason in what the networks drew and felt to drop the findings, or None."""
-    cut = frontal.cut(frontal.coarse(radiograph.pixels), screening.anatomy)
+    cut = frontal.cut(frontal.coarse_of(radiograph), screening.anatomy)
     if cut is None:
         return Reason.ANATOMY_NOT_ASSESSABLE
     fitted = frontal.shipped()

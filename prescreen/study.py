@@ -216,7 +216,7 @@ def _view_of(view_position: str | None, view_code: tuple[str, str, str] | None) 
     return None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Radiograph:
     """One radiograph ready for eyes and networks.
 
