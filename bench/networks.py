@@ -21,7 +21,7 @@ def main(file: str, images: str) -> None:
     """One batch to warm up, then as many as hold `images`."""
     from prescreen.nets.screener import BATCH, Screener
 
-    _, radiograph = read_image(
+    radiograph = read_image(
         Path(file), 64, lambda shape: np.empty(shape, np.float32), least_side=LEAST_SIDE
     )
     screener = Screener(node.weights_dir(Settings()))

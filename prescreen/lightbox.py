@@ -38,7 +38,7 @@ class Decoder(Protocol):
 
     def read_all(
         self, paths: Sequence[Path], digested: bool = True
-    ) -> list[tuple[Any, Radiograph] | UnusableImage]: ...
+    ) -> list[Radiograph | UnusableImage]: ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,7 +73,7 @@ class Image:
                 f"the picture could not be decoded again ({reading.reason}); the study is tried "
                 "again"
             )
-        return replace(self.radiograph, pixels=reading[1].pixels)
+        return replace(self.radiograph, pixels=reading.pixels)
 
     @property
     def result(self) -> ImageResult:
@@ -200,8 +200,8 @@ def _pixels(image: Image) -> float:
     return max(1.0, (rows or 0.0) * (columns or 0.0))
 
 
-def _with_pixels(image: Image, reading: tuple[Any, Radiograph] | UnusableImage) -> Image:
+def _with_pixels(image: Image, reading: Radiograph | UnusableImage) -> Image:
     if isinstance(reading, UnusableImage):
         refused = image.refused or (Outcome.NOT_SCREENED, reading.reason)
         return replace(image, refused=refused)
-    return replace(image, radiograph=reading[1])
+    return replace(image, radiograph=reading)

@@ -207,7 +207,7 @@ def _pixels_of(version: Instance, images: Sequence[Image], decoder: Decoder) -> 
         if other.instance.instance_id == version.instance_id and other.radiograph is not None:
             return other.radiograph.pixel_sha256
     reading = decoder.read_all([version.path])[0]
-    return None if isinstance(reading, UnusableImage) else reading[1].pixel_sha256
+    return None if isinstance(reading, UnusableImage) else reading.pixel_sha256
 
 
 def _looked_at(image: Image) -> Image:

@@ -28,7 +28,7 @@ _MEGAPIXELS = 64.0
 def read_radiograph(path: Path) -> Radiograph:
     """One DICOM file as the node sees it. Raises DataError, naming the file and why not."""
     try:
-        return read_image(path, _MEGAPIXELS, lambda shape: np.empty(shape, np.float32))[1]
+        return read_image(path, _MEGAPIXELS, lambda shape: np.empty(shape, np.float32))
     except UnusableImage as error:
         raise DataError(f"{path} cannot be used: {error} ({error.reason})") from error
     except Exception as error:  # codecs raise what they like

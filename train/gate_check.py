@@ -98,7 +98,7 @@ def known(folder: Path) -> Iterator[tuple[str, Path]]:
 def read(path: Path, decoder: Decoder) -> Radiograph:
     """The picture with lying tags. Raises UnusableImage or DataError."""
     if path.suffix.lower() == DICOM:
-        return replace(decoder.read(path)[1], header=LYING)
+        return replace(decoder.read(path), header=LYING)
     return radiograph_of(frontal.grey(path))
 
 

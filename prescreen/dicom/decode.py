@@ -18,7 +18,6 @@ from types import TracebackType
 from typing import Self
 
 import pebble
-import pydicom
 
 from prescreen.dicom.attributes import without_warnings
 from prescreen.dicom.header import parsed
@@ -41,7 +40,6 @@ _PATIENCE = 12
 class _Answer:
     """What comes back through the pipe: all but the pixels, which lie in the memory."""
 
-    ds: pydicom.Dataset
     radiograph: Radiograph
     shape: tuple[int, int]
 
@@ -58,7 +56,7 @@ class _Scheduled:
 
 
 #: Path, megapixels at most, where the pixels go, whether the stored ones are digested.
-Read = Callable[[Path, float, Allocate, bool], tuple[pydicom.Dataset, Radiograph]]
+Read = Callable[[Path, float, Allocate, bool], Radiograph]
 
 
 def read_image(
@@ -67,23 +65,21 @@ def read_image(
     allocate: Allocate,
     digested: bool = True,
     least_side: int | None = None,
-) -> tuple[pydicom.Dataset, Radiograph]:
-    """Part 10 file → (its data set without pixels, its radiograph), in this very process.
+) -> Radiograph:
+    """Part 10 file → its radiograph, in this very process.
 
     `digested` and `least_side` are those of `render`. Raises UnusableImage. Not for files from
     outside unless this process may be lost: see Decoder.
     """
     ds = parsed(path, stop_before_pixels=False)
     with without_warnings():
-        radiograph = render(
+        return render(
             ds,
             max_megapixels=max_megapixels,
             allocate=allocate,
             least_side=least_side,
             digested=digested,
         )
-    del ds.PixelData
-    return ds, radiograph
 
 
 def _start(memory_mb: int) -> None:
@@ -110,7 +106,7 @@ def _answer(
     """In the child: one image."""
     _limit_processor_time(seconds)
     try:
-        ds, radiograph = read(path, max_megapixels, memory.allocate, digested)
+        radiograph = read(path, max_megapixels, memory.allocate, digested)
     except UnusableImage:
         raise
     except MemoryError:
@@ -122,7 +118,7 @@ def _answer(
             f"reading the image failed ({_where(error)})", ImageReason.DECODE_FAILED
         ) from None
     shape = (radiograph.pixels.shape[0], radiograph.pixels.shape[1])
-    return _Answer(ds, radiograph.without_pixels(), shape)
+    return _Answer(radiograph.without_pixels(), shape)
 
 
 def _where(error: Exception) -> str:
@@ -160,8 +156,8 @@ class Decoder:
         self._lock = threading.Lock()
         self._pool = self._new_pool()
 
-    def read(self, path: Path) -> tuple[pydicom.Dataset, Radiograph]:
-        """The data set of a Part 10 file without its pixel data, and its radiograph.
+    def read(self, path: Path) -> Radiograph:
+        """The radiograph in a Part 10 file.
 
         Raises UnusableImage with an ImageReason: what `render` refuses, and a child that died,
         took too long or wanted too much memory. The next image is read all the same. What is no
@@ -175,7 +171,7 @@ class Decoder:
 
     def read_all(
         self, paths: Sequence[Path], digested: bool = True
-    ) -> list[tuple[pydicom.Dataset, Radiograph] | UnusableImage]:
+    ) -> list[Radiograph | UnusableImage]:
         """`read` for each path, as many at once as there are workers; answers in order.
 
         Unless `digested` the radiographs have no `pixel_sha256`.
@@ -233,7 +229,7 @@ class Decoder:
             future.set_exception(error)
         return _Scheduled(path, digested, memory, pool, future)
 
-    def _settled(self, image: _Scheduled) -> tuple[pydicom.Dataset, Radiograph] | UnusableImage:
+    def _settled(self, image: _Scheduled) -> Radiograph | UnusableImage:
         for _ in range(_BROKEN_POOLS):
             try:
                 return self._result(image.future, image.memory)
@@ -243,9 +239,7 @@ class Decoder:
                 image = self._scheduled(image.path, image.digested)
         return self._result(image.future, image.memory)
 
-    def _result(
-        self, future: Future[_Answer], memory: Memory
-    ) -> tuple[pydicom.Dataset, Radiograph] | UnusableImage:
+    def _result(self, future: Future[_Answer], memory: Memory) -> Radiograph | UnusableImage:
         try:
             answer = future.result()
         except UnusableImage as error:
@@ -257,7 +251,7 @@ class Decoder:
             refused = self._timed_out() if out_of_time else _crashed(error)
         else:
             pixels = self._memories.pixels(memory, answer.shape)
-            return answer.ds, replace(answer.radiograph, pixels=pixels)
+            return replace(answer.radiograph, pixels=pixels)
         self._memories.discard(memory)
         return refused
 

@@ -36,7 +36,7 @@ def image(bits: int) -> pydicom.Dataset:
 
 
 def read(path: Path) -> Radiograph:
-    return read_image(path, 64, lambda shape: np.empty(shape, np.float32))[1]
+    return read_image(path, 64, lambda shape: np.empty(shape, np.float32))
 
 
 def by_dcmtk(folder: Path, ds: pydicom.Dataset, *options: str) -> Path:

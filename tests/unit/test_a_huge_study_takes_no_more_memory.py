@@ -33,7 +33,8 @@ class Counted:
 
     def read_all(self, paths: Sequence[Path], digested: bool = True) -> list[Any]:
         readings = self._decoder.read_all(paths, digested)
-        for _, radiograph in readings:  # type: ignore[misc]
+        for radiograph in readings:
+            assert isinstance(radiograph, Radiograph)
             self._alive += 1
             weakref.finalize(radiograph.pixels.base, self._gone)
         self.most = max(self.most, self._alive)

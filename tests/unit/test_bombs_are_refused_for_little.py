@@ -60,4 +60,4 @@ def test_d5_nesting_of_64_is_read(tmp_path: Path) -> None:
         identify(path.read_bytes())
         read_header(path)
         with Decoder() as decoder:
-            assert decoder.read(path)[1].pixels.shape == (64, 48)
+            assert decoder.read(path).pixels.shape == (64, 48)

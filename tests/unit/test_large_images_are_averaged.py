@@ -10,7 +10,7 @@ import pytest
 
 from prescreen.dicom.image import LEAST_SIDE, Decoder, read_image, render
 from prescreen.dicom.render import means
-from prescreen.study import FloatArray
+from prescreen.study import FloatArray, Radiograph
 from tests.pictures import data_set, saved
 
 
@@ -61,6 +61,6 @@ def test_the_decoder_digests_where_it_is_asked(tmp_path: Path) -> None:
     with Decoder(read=partial(read_image, least_side=LEAST_SIDE)) as decoder:
         (asked,) = decoder.read_all([path])
         (unasked,) = decoder.read_all([path], digested=False)
-    assert isinstance(asked, tuple) and isinstance(unasked, tuple)
-    assert asked[1].pixels.shape == unasked[1].pixels.shape == (950, 925)
-    assert asked[1].pixel_sha256 is not None and unasked[1].pixel_sha256 is None
+    assert isinstance(asked, Radiograph) and isinstance(unasked, Radiograph)
+    assert asked.pixels.shape == unasked.pixels.shape == (950, 925)
+    assert asked.pixel_sha256 is not None and unasked.pixel_sha256 is None
