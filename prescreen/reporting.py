@@ -19,7 +19,7 @@ from prescreen.edition import Edition, Replaced, Written, carried_over, objects
 from prescreen.errors import StoreError, UnfitObject
 from prescreen.lightbox import Image
 from prescreen.settings import MODERN, Settings
-from prescreen.store.intake import mapped
+from prescreen.store.intake import mapped, write_file
 from prescreen.store.queue import Queue
 from prescreen.store.results import Results, read_manifest, write_manifest
 from prescreen.store.settlement import audience_of
@@ -136,7 +136,7 @@ def _write_set(
     for item in objects(images, edition, job.earlier):
         path = draft / item.described.file_name
         with mapped(draft):
-            path.write_bytes(item.part10)
+            write_file(path, item.part10)
         digests[path.name] = hashlib.sha256(item.part10).hexdigest()
         _pass(item, images[-1], path, desk.spool)
         found.append(item.described)

@@ -37,8 +37,14 @@ _PASSING = frozenset(
 
 #: Bytes after which the disk is told to begin: what is on its way need not be waited for later.
 _STRETCH = 1 << 20
+#: Bytes for which the disk makes room at once, of an object that has come so far: finding it block
+#: by block takes a third of the time of writing.
+_AHEAD, _LARGE = 4 << 20, 1 << 20
 _SYNC_FILE_RANGE_WRITE = 2  # linux/fs.h
-_sync_file_range = getattr(ctypes.CDLL(None), "sync_file_range", None)
+_FALLOC_FL_KEEP_SIZE = 1  # linux/falloc.h
+_libc = ctypes.CDLL(None)
+_sync_file_range = getattr(_libc, "sync_file_range", None)
+_fallocate = getattr(_libc, "fallocate", None)
 
 
 @dataclass(frozen=True)
@@ -62,7 +68,7 @@ class Intake:
         self._temporary, self._path = folder / f".{name}.tmp", folder / f"{name}.dcm"
         self._crash = crash
         self._digest = hashlib.sha256()
-        self._size = self._on_its_way = 0
+        self._size = self._on_its_way = self._room = 0
         with mapped(folder):
             flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
             self._descriptor = os.open(self._temporary, flags, 0o640)
@@ -70,11 +76,12 @@ class Intake:
     def write(self, content: bytes | memoryview) -> None:
         """Append to the file, and to what is digested."""
         self._digest.update(content)
-        with mapped(self._folder):
-            view = memoryview(content)
-            while view:
-                view = view[os.write(self._descriptor, view) :]
         self._size += len(content)
+        if self._size > max(self._room, _LARGE):
+            make_room(self._descriptor, self._room, self._size + _AHEAD - self._room)
+            self._room = self._size + _AHEAD
+        with mapped(self._folder):
+            _write_all(self._descriptor, content)
         if self._size - self._on_its_way >= _STRETCH:
             self._set_out()
 
@@ -87,6 +94,8 @@ class Intake:
         """Make it a file of the spool; on return content and name survive a loss of power."""
         try:
             with mapped(self._folder):
+                if self._room:
+                    os.ftruncate(self._descriptor, self._size)  # what room was left over
                 os.fsync(self._descriptor)
                 self._crash("keep.written")
                 self._temporary.rename(self._path)
@@ -119,6 +128,30 @@ class Intake:
             length = ctypes.c_longlong(stretch)
             _sync_file_range(self._descriptor, begin, length, _SYNC_FILE_RANGE_WRITE)
         self._on_its_way = self._size
+
+
+def write_file(path: Path, content: bytes) -> None:
+    """Write a new file whose size is known; OSError. It is not durable yet."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o640)
+    try:
+        if len(content) > _LARGE:
+            make_room(descriptor, 0, len(content))
+        _write_all(descriptor, content)
+    finally:
+        os.close(descriptor)
+
+
+def _write_all(descriptor: int, content: bytes | memoryview) -> None:
+    view = memoryview(content)
+    while view:
+        view = view[os.write(descriptor, view) :]
+
+
+def make_room(descriptor: int, begin: int, length: int) -> None:
+    """Let the disk find room for what is going to be written; where it cannot, writing tells."""
+    if _fallocate is not None:
+        first, count = ctypes.c_longlong(begin), ctypes.c_longlong(length)
+        _fallocate(descriptor, _FALLOC_FL_KEEP_SIZE, first, count)
 
 
 @contextlib.contextmanager

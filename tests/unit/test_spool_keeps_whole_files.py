@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from prescreen.errors import OutOfResources, StoreError, UnusableImage
-from prescreen.store import lately
+from prescreen.store import intake, lately
 from prescreen.store import spool as spool_module
 from prescreen.store.guard import Guard
 from prescreen.store.spool import Spool
@@ -41,6 +41,33 @@ def test_kept_file_is_what_came(tmp_path: Path) -> None:
     assert (kept.sha256, kept.size) == (hashlib.sha256(b"DICM" * 1000).hexdigest(), 4000)
     assert kept.path.parent.parent == tmp_path / "spool" / "received"
     assert kept.path.stat().st_mode & 0o007 == 0
+
+
+@pytest.mark.parametrize("asked", [True, False], ids=["room made", "no such call"])
+@pytest.mark.parametrize("size", [1 << 19, (1 << 20) + 1, 9_000_001])
+def test_a_large_file_takes_no_more_of_the_disk_than_it_needs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int, asked: bool
+) -> None:
+    """Room is made ahead while it comes in; what is left over goes back."""
+    if not asked:
+        monkeypatch.setattr(intake, "_fallocate", None)
+    spool, content = Spool(tmp_path), os.urandom(size)
+    unfinished = spool.begin()
+    for start in range(0, size, 131_060):
+        unfinished.write(memoryview(content)[start : start + 131_060])
+    kept = spool.keep(unfinished)
+    assert kept.path.read_bytes() == content
+    assert (kept.size, kept.sha256) == (size, hashlib.sha256(content).hexdigest())
+    assert kept.path.stat().st_size == size
+    assert kept.path.stat().st_blocks * 512 <= size + (1 << 17)
+
+
+def test_a_written_file_is_its_content_and_replaces_none(tmp_path: Path) -> None:
+    content = os.urandom(2_000_001)
+    intake.write_file(tmp_path / "a", content)
+    assert (tmp_path / "a").read_bytes() == content
+    with pytest.raises(FileExistsError):
+        intake.write_file(tmp_path / "a", b"other")
 
 
 def test_process_that_ends_before_the_rename_leaves_an_unfinished_file(tmp_path: Path) -> None:
