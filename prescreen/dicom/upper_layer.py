@@ -8,8 +8,10 @@ both threads of an association sleep until something happens.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
+import socket
 import struct
 import threading
 import time
@@ -20,6 +22,7 @@ from typing import Any
 from pynetdicom.association import Association
 from pynetdicom.dul import DULServiceProvider
 from pynetdicom.pdu import A_ASSOCIATE_RQ
+from pynetdicom.transport import AssociationSocket
 
 from prescreen.dicom.messages import LOOK, Limits, Messages, Violation
 
@@ -29,6 +32,22 @@ _SHORT_PDUS = frozenset({0x03, 0x05, 0x06, 0x07})
 LONGEST_NEGOTIATION = 256 * 1024
 #: What a peer may add to the length we asked for: some count the header in.
 _SLACK = 64
+
+
+class Connection(AssociationSocket):
+    """The connection of an association: when it is closed its descriptor is free.
+
+    The library closes nothing that it cannot shut down first, and what the peer reset it cannot. It
+    lets go of the socket then, but more than one of its objects knows it: the descriptor would be
+    left to the garbage collector, which an idle receiver never calls.
+    """
+
+    def _shutdown_socket(self) -> None:
+        if self.socket is None:
+            return
+        with contextlib.suppress(OSError):  # the peer reset it, or it was closed already
+            self.socket.shutdown(socket.SHUT_RDWR)
+        self.socket.close()
 
 
 class _Indications(Queue[Any]):
