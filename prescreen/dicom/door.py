@@ -67,6 +67,7 @@ class Entrant(RequestHandler):
         )
         serve = messages.within_bounds(association._serve_request)
         association._serve_request = serve  # type: ignore[method-assign, assignment]
+        association.run = provider.outliving(association.run)  # type: ignore[method-assign]
         provider.socket = Connection(association, client_socket=guest.connection)
         # these belong to the association, but are kept by its provider
         association.acse_timeout = self.ae.acse_timeout
