@@ -7,7 +7,6 @@ one; what it finds belongs into tests/corpus/TARGET, whose files are tried in ev
 
 from __future__ import annotations
 
-import os
 import socket
 import tempfile
 from collections.abc import Callable, Iterator
@@ -62,7 +61,6 @@ def pdus(content: bytes) -> None:
             provider._read_pdu_data()
             if not provider.event_queue.empty():  # fragments make none
                 break
-        os.close(provider._wake)
 
 
 def _association() -> tuple[Any, socket.socket, socket.socket]:

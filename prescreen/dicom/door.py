@@ -13,14 +13,14 @@ from typing import Any
 
 from pynetdicom.association import Association
 from pynetdicom.pdu import A_ASSOCIATE_RQ
-from pynetdicom.transport import AssociationServer, AssociationSocket, RequestHandler
+from pynetdicom.transport import AssociationServer, RequestHandler
 
 from prescreen.dicom.admission import Admission
 from prescreen.dicom.lobby import Guest, Lobby, Negotiates, Turned
 from prescreen.dicom.messages import Begin, Limits, Messages
 from prescreen.dicom.throttle import Throttle
 from prescreen.dicom.tls import certificate_names
-from prescreen.dicom.upper_layer import Provider
+from prescreen.dicom.upper_layer import Connection, Provider
 
 logger = logging.getLogger(__name__)
 
@@ -67,7 +67,8 @@ class Entrant(RequestHandler):
         )
         serve = messages.within_bounds(association._serve_request)
         association._serve_request = serve  # type: ignore[method-assign, assignment]
-        provider.socket = AssociationSocket(association, client_socket=guest.connection)
+        association.run = provider.outliving(association.run)  # type: ignore[method-assign]
+        provider.socket = Connection(association, client_socket=guest.connection)
         # these belong to the association, but are kept by its provider
         association.acse_timeout = self.ae.acse_timeout
         association.network_timeout = self.ae.network_timeout

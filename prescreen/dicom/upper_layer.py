@@ -8,8 +8,11 @@ both threads of an association sleep until something happens.
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import os
 import select
+import socket
 import struct
 import threading
 import time
@@ -20,8 +23,12 @@ from typing import Any
 from pynetdicom.association import Association
 from pynetdicom.dul import DULServiceProvider
 from pynetdicom.pdu import A_ASSOCIATE_RQ
+from pynetdicom.transport import AssociationSocket
 
 from prescreen.dicom.messages import LOOK, Limits, Messages, Violation
+from prescreen.errors import trace_of
+
+logger = logging.getLogger(__name__)
 
 _P_DATA, _HEADER = 0x04, 6
 #: Lengths of the PDUs that have one only (PS3.8 9.3.4, 9.3.6 to 9.3.8), and of the negotiating.
@@ -29,6 +36,22 @@ _SHORT_PDUS = frozenset({0x03, 0x05, 0x06, 0x07})
 LONGEST_NEGOTIATION = 256 * 1024
 #: What a peer may add to the length we asked for: some count the header in.
 _SLACK = 64
+
+
+class Connection(AssociationSocket):
+    """The connection of an association: when it is closed its descriptor is free.
+
+    The library closes nothing that it cannot shut down first, and what the peer reset it cannot. It
+    lets go of the socket then, but more than one of its objects knows it: the descriptor would be
+    left to the garbage collector, which an idle receiver never calls.
+    """
+
+    def _shutdown_socket(self) -> None:
+        if self.socket is None:
+            return
+        with contextlib.suppress(OSError):  # the peer reset it, or it was closed already
+            self.socket.shutdown(socket.SHUT_RDWR)
+        self.socket.close()
 
 
 class _Indications(Queue[Any]):
@@ -65,10 +88,38 @@ class Provider(DULServiceProvider):
         self._run_loop_delay = 0.0  # it sleeps where it waits for the peer
         self._buffer = memoryview(bytearray(0))
         self._patience = 0.0
-        self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self._wake = -1  # while the thread runs, and as it starts, what wakes it
         self._waking = threading.Lock()
         self.to_user_queue = _Indications(messages.wake)
         messages.drained = self.rouse
+
+    def start(self) -> None:
+        """Start the thread; where the system has none to give, the association ends."""
+        try:
+            self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+            super().start()
+        except Exception as error:
+            logger.error("an association got no thread: %s", trace_of(error))
+            self._let_go()
+            raise
+
+    def outliving(self, run: Callable[[], None]) -> Callable[[], None]:
+        """The library's way to run the association, so that no connection is left to nobody.
+
+        What it does not expect in a request ends its thread alone: this one would wait for the
+        answer for as long as the peer does.
+        """
+
+        def run_to_the_end() -> None:
+            try:
+                run()
+            except Exception:  # the library raises what it likes over a context without a syntax
+                if self.is_alive():
+                    self._violated("malformed_request")
+                    self.event_queue.put("Evt19")
+                    self.rouse()
+
+        return run_to_the_end
 
     def rouse(self) -> None:
         """Let the thread look at what there is to do; from any thread, at any time."""
@@ -83,12 +134,30 @@ class Provider(DULServiceProvider):
         except Exception:  # the library's state machine knows no way on: the association ends
             self._violated("unexpected_pdu")
         finally:
-            with self._waking:
+            self._let_go()
+
+    def _let_go(self) -> None:
+        with self._waking:
+            if self._wake >= 0:
                 os.close(self._wake)
-                self._wake = -1
-            self._messages.abandon()
-            self._messages.wake()
-            self._buffer = memoryview(bytearray(0))
+            self._wake = -1
+        if self.socket is not None:
+            self.socket._shutdown_socket()
+        self._messages.abandon()
+        self._messages.wake()
+        self._buffer = memoryview(bytearray(0))
+
+    def receive_pdu(self, wait: bool = False, timeout: float | None = None) -> Any:
+        """What the peer wants beside requests, or None; waited for while the thread runs.
+
+        The association waits for its own request alone, which was read already. After `timeout` it
+        would still come, to nobody; and of a thread that has rejected it nothing comes any more.
+        """
+        while True:
+            lives = self.is_alive()
+            primitive = super().receive_pdu(wait and lives, LOOK)
+            if primitive is not None or not (wait and lives):
+                return primitive
 
     def _send(self, pdu: Any) -> None:
         """Write a PDU, for no longer than one may take."""
