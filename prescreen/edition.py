@@ -58,13 +58,11 @@ class Edition:
         """The result as this audience may see it."""
         return for_audience(result, self.model, self.audience, self.settings, self.held)
 
-    def below_bar(self, results: Sequence[ImageResult]) -> frozenset[str]:
-        """Labels to be marked as evaluation only, for any of the views at hand."""
-        views = {result.header.view for result in results if result.findings}
+    def below_bar(self, result: ImageResult) -> frozenset[str]:
+        """Labels to be marked as evaluation only on an image of this view."""
+        view = result.header.view
         return frozenset(
-            label
-            for label in LABELS
-            if not all(reaches_bar(self.model, label, view, self.settings) for view in views)
+            label for label in LABELS if not reaches_bar(self.model, label, view, self.settings)
         )
 
 
@@ -177,9 +175,8 @@ def _in_unicode(image: Image) -> Image:
 
 def _sr(study: _Study) -> Iterator[Written]:
     item = _described("sr", report.COMPREHENSIVE_3D_SR, study.edition, "report")
-    results = [*study.shown, *study.kept]
-    below_bar = study.edition.below_bar(results)
-    yield Written(item, report.measurement_report(study.document(item, results), below_bar))
+    document = study.document(item, [*study.shown, *study.kept])
+    yield Written(item, report.measurement_report(document, study.edition.below_bar))
 
 
 def _regions(study: _Study) -> Iterator[Written]:
@@ -188,15 +185,14 @@ def _regions(study: _Study) -> Iterator[Written]:
     drawn = [result for result in study.shown if result.header.sop_instance_uid in anatomies]
     if attention or regions.has_regions(drawn, anatomies):
         item = _described("regions", report.COMPREHENSIVE_3D_SR, study.edition, "regions")
-        document, below_bar = study.document(item, drawn), study.edition.below_bar(drawn)
+        document, below_bar = study.document(item, drawn), study.edition.below_bar
         yield Written(item, regions.regions_report(document, anatomies, attention, below_bar))
 
 
 def _text(study: _Study) -> Iterator[Written]:
     item = _described("text", narrative.BASIC_TEXT_SR, study.edition, "text")
-    results = [*study.shown, *study.kept]
-    below_bar = study.edition.below_bar(results)
-    yield Written(item, narrative.narrative_report(study.document(item, results), below_bar))
+    document = study.document(item, [*study.shown, *study.kept])
+    yield Written(item, narrative.narrative_report(document, study.edition.below_bar))
 
 
 _DOCUMENTS = {"sr": _sr, "regions": _regions, "text": _text}
@@ -297,7 +293,7 @@ def _sheet(
         sop_instance_uid=item.sop_instance_uid,
         instance_number=number,
         replaces=edition.replaced.made if edition.replaced else None,
-        below_bar=edition.below_bar([result]),
+        below_bar=edition.below_bar(result),
         patient=study.images[-1].source,
     )
 

@@ -50,6 +50,14 @@ from prescreen.errors import PrescreenError
 from prescreen.settings import Report
 from prescreen.study import ImageResult, Model, Outcome
 
+#: Which findings of an image are marked as evaluation only: that depends on its view.
+BelowBar = Callable[[ImageResult], frozenset[str]]
+
+
+def none_below(result: ImageResult) -> frozenset[str]:
+    """No finding is marked, whatever the image."""
+    return frozenset()
+
 
 @dataclass(frozen=True)
 class Predecessor:

@@ -26,7 +26,7 @@ from prescreen.dicom.content import (
     number,
     polyline,
 )
-from prescreen.dicom.document import Document, Kind, image_library
+from prescreen.dicom.document import BelowBar, Document, Kind, image_library, none_below
 from prescreen.dicom.groups import algorithm, comment, diameter, tracked, weights_in_words
 from prescreen.dicom.outlines import outline
 from prescreen.dicom.report import COMPREHENSIVE_3D_SR
@@ -66,7 +66,7 @@ def regions_report(
     document: Document,
     anatomies: Mapping[str, Anatomy],
     attention: Attention | None = None,
-    below_bar: frozenset[str] = frozenset(),
+    below_bar: BelowBar = none_below,
 ) -> bytes:
     """The regions of one study as a DICOM file; the same arguments give the same bytes.
 
@@ -81,7 +81,7 @@ def regions_report(
         if anatomy is not None:
             groups += _outlines(result, anatomy, document.model, manufacturer)
             groups += _diameters(result, document, manufacturer)
-            groups += _looked(result, document, (attention or {}).get(uid, {}), below_bar)
+            groups += _looked(result, document, (attention or {}).get(uid, {}), below_bar(result))
     measurements = container(CONTAINS, codes.IMAGING_MEASUREMENTS, groups)
     content = [*document.context(), image_library(document.results), measurements]
     is_shown = any((attention or {}).values())

@@ -115,7 +115,7 @@ def test_certainty_is_for_flagged_findings_and_output_for_the_rest() -> None:
 
 
 def test_below_the_release_bar_is_marked() -> None:
-    groups = _groups(_report(below_bar=frozenset({"Mass"})))
+    groups = _groups(_report(below_bar=lambda result: frozenset({"Mass"})))
     assert "evaluation only" in _comments(groups["Mass"])
     assert "evaluation only" not in _comments(groups["Edema"])
 
