@@ -11,6 +11,7 @@ from typing import Any
 from prescreen.audience import attention_of, for_audience, reaches_bar
 from prescreen.dicom import capture, narrative, presentation, regions, report, segmentation
 from prescreen.dicom.attention_page import portions
+from prescreen.dicom.attributes import Attributes
 from prescreen.dicom.capture import Sheet
 from prescreen.dicom.document import Document, Predecessor
 from prescreen.dicom.language import ENGLISH
@@ -152,7 +153,7 @@ def objects(
     `images` have a source each, oldest first. `earlier` are the answers of the study's earlier
     reports: those on images that are not among `images` are carried over.
     """
-    if edition.settings.language != ENGLISH:
+    if edition.settings.language != ENGLISH or _are_mixed(images):
         images = [_in_unicode(image) for image in images]
     kept = carried_over([image.result for image in images], earlier)
     shown = [edition.shown(image.result) for image in images]
@@ -166,6 +167,11 @@ def objects(
     for kind, overlay in _OVERLAYS.items():
         if kind in edition.kinds:
             yield from overlay(study)
+
+
+def _are_mixed(images: Sequence[Image]) -> bool:
+    """Whether the images are in several character sets: an object may have text of two of them."""
+    return len({Attributes(image.source).text("SpecificCharacterSet") for image in images}) > 1
 
 
 def _in_unicode(image: Image) -> Image:

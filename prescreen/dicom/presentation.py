@@ -26,6 +26,7 @@ from prescreen.dicom.modules import (
     put_times,
 )
 from prescreen.dicom.outlines import outline
+from prescreen.dicom.transcoding import beside
 from prescreen.study import Anatomy, FloatArray, ImageResult
 
 GRAYSCALE_PRESENTATION_STATE = "1.2.840.10008.5.1.4.1.1.11.1"
@@ -48,13 +49,13 @@ def presentation_state(
 ) -> bytes:
     """The presentation state of the document's one image; the same arguments give the same bytes.
 
-    `patient` is the data set that patient and study are taken from, where another one of the study
-    was corrected since. `can_be_presented` of the source is true.
+    `patient` is the data set that patient, study and time zone are taken from, where another one of
+    the study was corrected since. `can_be_presented` of the source is true.
     """
     source, result = document.sources[0], document.results[0]
     words = wording.fitting(document.settings.language, patient or source).catalogue
     titles = words.titles
-    local = local_time(source, document.made)
+    local = local_time(patient or source, document.made)
     elements = patient_and_study(patient or source, result.header.study_instance_uid)
     elements.put("SOPClassUID", GRAYSCALE_PRESENTATION_STATE)
     elements.put("SOPInstanceUID", document.sop_instance_uid)
@@ -67,7 +68,7 @@ def presentation_state(
     elements.put("ContentCreatorName", "")
     elements.put("PresentationCreationDate", f"{local:%Y%m%d}")
     elements.put("PresentationCreationTime", f"{local:%H%M%S}")
-    _put_grey_scale(elements, source)
+    _put_grey_scale(elements, beside(source, patient or source))
     _put_area_and_layer(elements, result, titles.presentation)
     _put_graphics(elements, result, anatomy, words.says.banner)
     encoded = [elements.encoded()]

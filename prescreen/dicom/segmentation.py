@@ -44,13 +44,13 @@ def segmentation(
 ) -> bytes:
     """The segmentation of the document's one image; the same arguments give the same bytes.
 
-    At least one mask is not empty; empty ones are left out. `patient` is the data set that patient
-    and study are taken from, where another one of the study was corrected since.
+    At least one mask is not empty; empty ones are left out. `patient` is the data set that patient,
+    study and time zone are taken from, where another one of the study was corrected since.
     """
     source, result = document.sources[0], document.results[0]
     titles = wording.fitting(document.settings.language, patient or source).catalogue.titles
     found = [place for place, mask in enumerate(anatomy.masks) if mask.any()]
-    local = local_time(source, document.made)
+    local = local_time(patient or source, document.made)
     elements = patient_and_study(patient or source, result.header.study_instance_uid)
     elements.put("SOPClassUID", SEGMENTATION)
     elements.put("SOPInstanceUID", document.sop_instance_uid)

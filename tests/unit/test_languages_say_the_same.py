@@ -15,7 +15,7 @@ import pytest
 
 from prescreen.dicom import attention_page, codes, ink, language, page, wording
 from prescreen.dicom.attention_page import Looked
-from prescreen.dicom.attributes import without_warnings
+from prescreen.dicom.attributes import Attributes, without_warnings
 from prescreen.dicom.language import Face, catalogue
 from prescreen.dicom.transcoding import in_unicode, is_unicode
 from prescreen.errors import SettingsError
@@ -301,6 +301,18 @@ def test_a_source_is_not_changed_by_being_read_in_unicode() -> None:
     assert is_unicode(converted) and not is_unicode(source)
     assert source.get_item("PatientName").value == before
     assert in_unicode(converted).PatientName == "Müller^Jörg"
+
+
+def test_an_item_may_have_a_character_set_of_its_own() -> None:
+    source = results.chest()
+    source.SpecificCharacterSet = "ISO_IR 100"
+    item = pydicom.Dataset()
+    item.SpecificCharacterSet, item.CodeMeaning = "ISO_IR 192", "Röntgen"
+    source.ProcedureCodeSequence = [item]
+    stream = io.BytesIO()
+    source.save_as(stream)
+    found = in_unicode(pydicom.dcmread(io.BytesIO(stream.getvalue())))
+    assert Attributes(found).items("ProcedureCodeSequence")[0].text("CodeMeaning") == "Röntgen"
 
 
 def test_a_decoded_source_is_carried_over_as_well() -> None:

@@ -8,6 +8,8 @@ from dataclasses import replace
 from typing import Any
 
 import pydicom
+import pytest
+from pydicom.dataelem import RawDataElement
 
 from prescreen import edition
 from prescreen.dicom.header import header_of
@@ -18,6 +20,7 @@ from tests import results
 from tests.unit.test_destinations_get_what_they_ask_for import made_image
 
 DOCUMENTS = frozenset({"sr", "text"})
+EVERY = DOCUMENTS | {"regions", "capture", "presentation", "segmentation"}
 ABOVE, BELOW = ViewFigures(0.9, 0.85, 90), ViewFigures(0.7, 0.6, 90)
 
 
@@ -72,3 +75,39 @@ def test_what_is_released_is_not_said_to_be_below_the_bar() -> None:
     images = [_image(ViewPosition="PA"), _image(ViewPosition="AP")]
     for kind, ds in _objects(images, DOCUMENTS, Audience.RELEASE):
         assert not any("evaluation only" in words for words in _sentences(ds)), kind
+
+
+def _request(description: bytes) -> pydicom.Sequence:
+    item = pydicom.Dataset()
+    item.RequestedProcedureID = "P1"
+    tag = pydicom.tag.Tag("RequestedProcedureDescription")
+    item[tag] = RawDataElement(tag, "LO", len(description), description, 0, False, True)
+    return pydicom.Sequence([item])
+
+
+@pytest.mark.parametrize("newest", ["ISO_IR 192", "ISO_IR 144", None])
+def test_a_request_is_legible_beside_a_patient_in_another_character_set(newest: str | None) -> None:
+    request = _request("Röntgen ".encode("latin-1"))
+    first = _image(SpecificCharacterSet="ISO_IR 100", RequestAttributesSequence=request)
+    images = [first, _image(SpecificCharacterSet=newest)]
+    (_, page), _ = _objects(images, frozenset({"capture"}))
+    assert page.RequestAttributesSequence[0].RequestedProcedureDescription == "Röntgen"
+
+
+def test_a_request_is_left_out_beside_a_name_that_nothing_tells_how_to_read() -> None:
+    request = _request("Röntgen ".encode("latin-1"))
+    first = _image(SpecificCharacterSet="ISO_IR 100", RequestAttributesSequence=request)
+    newest = _image(SpecificCharacterSet=None)
+    tag = pydicom.tag.Tag("PatientName")
+    newest.source[tag] = RawDataElement(tag, "PN", 6, b"M\xfcller", 0, False, True)
+    (_, page), _ = _objects([first, newest], frozenset({"capture"}))
+    assert bytes(page.get_item(tag).value) == b"M\xfcller"
+    assert "SpecificCharacterSet" not in page
+    assert "RequestAttributesSequence" not in page
+
+
+def test_times_are_in_the_zone_that_is_stated_beside_them() -> None:
+    zones = [_image(TimezoneOffsetFromUTC="-0400"), _image(TimezoneOffsetFromUTC="+0900")]
+    for kind, ds in _objects(zones, EVERY):
+        assert ds.TimezoneOffsetFromUTC == "+0900"
+        assert ds.InstanceCreationTime == "195207", kind
