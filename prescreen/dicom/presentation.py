@@ -26,6 +26,7 @@ from prescreen.dicom.modules import (
     put_times,
 )
 from prescreen.dicom.outlines import outline
+from prescreen.dicom.render import pixel_shape
 from prescreen.dicom.transcoding import beside
 from prescreen.study import Anatomy, FloatArray, ImageResult
 
@@ -69,7 +70,7 @@ def presentation_state(
     elements.put("PresentationCreationDate", f"{local:%Y%m%d}")
     elements.put("PresentationCreationTime", f"{local:%H%M%S}")
     _put_grey_scale(elements, beside(source, patient or source))
-    _put_area_and_layer(elements, result, titles.presentation)
+    _put_area_and_layer(elements, result, titles.presentation, pixel_shape(source))
     _put_graphics(elements, result, anatomy, words.says.banner)
     encoded = [elements.encoded()]
     uid = document.sop_instance_uid
@@ -97,8 +98,13 @@ def _put_grey_scale(elements: Elements, source: pydicom.Dataset) -> None:
     elements.put("PresentationLUTShape", shape)
 
 
-def _put_area_and_layer(elements: Elements, result: ImageResult, title: str) -> None:
-    """Relationship, Displayed Area and Graphic Layer (C.11.11, C.10.4, C.10.7)."""
+def _put_area_and_layer(
+    elements: Elements, result: ImageResult, title: str, pixel: tuple[int, int]
+) -> None:
+    """Relationship, Displayed Area and Graphic Layer (C.11.11, C.10.4, C.10.7).
+
+    `pixel` is height and width of a pixel: viewers take them from here, not from the image.
+    """
     header = result.header
     series = Elements(
         SeriesInstanceUID=header.series_instance_uid,
@@ -111,7 +117,7 @@ def _put_area_and_layer(elements: Elements, result: ImageResult, title: str) -> 
             "<2i", header.columns or 1, header.rows or 1
         ),
         PresentationSizeMode="SCALE TO FIT",
-        PresentationPixelAspectRatio="1\\1",
+        PresentationPixelAspectRatio="\\".join(map(str, pixel)),
     )
     elements.put("DisplayedAreaSelectionSequence", [area.item()])
     layer = Elements(

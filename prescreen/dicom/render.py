@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from fractions import Fraction
 
 import numpy as np
 import pydicom
@@ -67,6 +68,14 @@ def render(
         pixels[:] = means(_resized(whole, square), step)
     digest = stored.sha256 if digested else None
     return Radiograph(header_of(ds), pixels, shape, spacing, digest)
+
+
+def pixel_shape(ds: pydicom.Dataset) -> tuple[int, int]:
+    """Height and width of a pixel as it is shown, as whole numbers: 1 and 1 where it is square."""
+    row_to_column = _row_to_column(Attributes(ds))
+    if not _is_stretched(row_to_column):
+        return 1, 1
+    return Fraction(row_to_column).limit_denominator(1_000).as_integer_ratio()
 
 
 def _require_at_most(megapixels: float, square: tuple[int, int]) -> None:
@@ -136,12 +145,17 @@ def _row_to_column(attributes: Attributes) -> float:
 
 def square_shape(shape: tuple[int, int], row_to_column: float) -> tuple[int, int]:
     """The shape with square pixels: the coarser axis gets more pixels, the other keeps its own."""
-    if abs(row_to_column - 1) < _SQUARE or not 1 / _STRETCH <= row_to_column <= _STRETCH:
+    if not _is_stretched(row_to_column):
         return shape
     rows, columns = shape
     if row_to_column > 1:
         return round(rows * row_to_column), columns
     return rows, round(columns / row_to_column)
+
+
+def _is_stretched(row_to_column: float) -> bool:
+    """Whether pixels are not square, beyond rounding and short of a mistake."""
+    return abs(row_to_column - 1) >= _SQUARE and 1 / _STRETCH <= row_to_column <= _STRETCH
 
 
 def _resized(pixels: FloatArray, shape: tuple[int, int]) -> FloatArray:
