@@ -95,9 +95,10 @@ def published(job: Job, spool: Spool) -> Results | None:
 
 
 def _newest(images: Sequence[Image]) -> list[Image]:
-    """One image for each SOP instance, the newest version, in the order in which they came."""
+    """One image for each SOP instance, the newest version, in the order in which those came."""
     newest: dict[str, Image] = {}
     for image in sorted(images, key=lambda image: image.instance.instance_id):
+        newest.pop(image.instance.sop_instance_uid, None)  # or it would keep the older one's place
         newest[image.instance.sop_instance_uid] = image
     return list(newest.values())
 
