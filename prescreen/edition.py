@@ -136,7 +136,14 @@ class _Study:
             return []
         study = self.shown[0].header.study_instance_uid
         uids = (before.sop_class_uid, before.sop_instance_uid, before.series_instance_uid)
-        return [Predecessor(*uids, study, addended=bool(self.kept))]
+        return [Predecessor(*uids, study, addended=self._is_addition)]
+
+    @property
+    def _is_addition(self) -> bool:
+        """Whether what was said before stands: it is carried over, and of no image said anew."""
+        told = {result.header.sop_instance_uid for result in self.earlier}
+        said = {result.header.sop_instance_uid for result in self.shown}
+        return bool(self.kept) and not told & said
 
 
 def carried_over(new: Sequence[ImageResult], earlier: Sequence[ImageResult]) -> list[ImageResult]:

@@ -63,7 +63,8 @@ def none_below(result: ImageResult) -> frozenset[str]:
 class Predecessor:
     """An earlier report of the study, for Predecessor Documents (PS3.3 C.17.2).
 
-    `addended` where the new report adds an image to it, otherwise it replaces it (CID 7009).
+    `addended` where the new report adds an image to it and leaves the rest as it is, otherwise it
+    replaces it (CID 7009).
     """
 
     sop_class_uid: str

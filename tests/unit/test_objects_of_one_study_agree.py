@@ -111,3 +111,22 @@ def test_times_are_in_the_zone_that_is_stated_beside_them() -> None:
     for kind, ds in _objects(zones, EVERY):
         assert ds.TimezoneOffsetFromUTC == "+0900"
         assert ds.InstanceCreationTime == "195207", kind
+
+
+@pytest.mark.parametrize(
+    ("at_hand", "purpose"),
+    [((0, 1), "121360"), ((0,), "121360"), ((2,), "121361"), ((0, 2), "121360")],
+)
+def test_a_report_adds_to_another_where_it_says_nothing_anew_of_what_that_spoke_of(
+    at_hand: tuple[int, ...], purpose: str
+) -> None:
+    images = [_image(PatientName=f"CANARY^{number}") for number in range(3)]
+    earlier = [replace(image.result, carried_over=True) for image in images[:2]]
+    first = edition.Edition(_model(), Report(), Audience.EVALUATION, results.MADE, kinds=DOCUMENTS)
+    before = {item.described.kind: item.described for item in edition.objects(images[:2], first)}
+    shared = replace(first, replaced=edition.Replaced(before, results.MADE))
+    for item in edition.objects([images[number] for number in at_hand], shared, earlier):
+        ds = pydicom.dcmread(io.BytesIO(item.part10))
+        (series,) = ds.PredecessorDocumentsSequence[0].ReferencedSeriesSequence
+        (code,) = series.ReferencedSOPSequence[0].PurposeOfReferenceCodeSequence
+        assert code.CodeValue == purpose
