@@ -61,9 +61,9 @@ class Edition:
 
     def below_bar(self, result: ImageResult) -> frozenset[str]:
         """Labels to be marked as evaluation only on an image of this view."""
-        view = result.header.view
+        model, view = self.model.behind(result), result.header.view
         return frozenset(
-            label for label in LABELS if not reaches_bar(self.model, label, view, self.settings)
+            label for label in LABELS if not reaches_bar(model, label, view, self.settings)
         )
 
 

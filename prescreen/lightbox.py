@@ -126,6 +126,8 @@ def _screened(header: Header, radiograph: Radiograph, screening: Screening) -> I
         thoracic_diameter=in_pixels(anatomy.thoracic_diameter),
         feature_distance=screening.feature_distance,
         network=screening.model.findings,
+        worth=screening.model.worth(header.view),
+        calibrated=screening.model.calibrated,
     )
 
 

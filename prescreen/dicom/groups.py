@@ -225,7 +225,7 @@ def weights_in_words(network: Network) -> tuple[str, ...]:
 def _parameters(model: Model) -> tuple[str, ...]:
     return (
         *weights_in_words(model.findings),
-        f"threshold rule {model.threshold_rule}",
+        *((f"threshold rule {model.threshold_rule}",) if model.threshold_rule else ()),
         f"calibrated {'yes' if model.calibrated else 'no'}",
     )
 

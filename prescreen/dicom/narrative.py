@@ -88,7 +88,7 @@ def _limits(
     marked = [f for f in shown if f.label in below_bar]
     if marked:
         yield codes.COMMENT, says.below_release_bar_are.format(listed=words.names(marked))
-    sensitivities = words.sensitivities(result, document.model)
+    sensitivities = words.sensitivities(result, document.model.behind(result))
     if sensitivities:
         yield codes.COMMENT, sensitivities
     ratio = result.cardiothoracic_ratio
@@ -98,6 +98,8 @@ def _limits(
 
 
 def _made_by(document: Document) -> str:
-    networks = dict.fromkeys([document.model.findings, document.model.lungs_heart])
+    model = document.model
+    every = (model.findings, model.lungs_heart, *(r.network for r in document.results if r.network))
+    networks = {network.sha256: network for network in every}.values()
     named: Iterable[str] = (f"{n.name} {n.version} (sha256 {n.sha256})" for n in networks)
     return ", ".join([f"prescreen {__version__}", *named])

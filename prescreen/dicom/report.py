@@ -8,7 +8,6 @@ looked for and not flagged is not, or every patient would be found under 14 diag
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 
 from prescreen.dicom import codes
 from prescreen.dicom.attributes import Attributes
@@ -65,7 +64,7 @@ def _imaging_measurements(
     by_uid = {Attributes(source).text("SOPInstanceUID"): source for source in document.sources}
     groups: list[bytes] = []
     for result in map(document.by_urgency, document.results):
-        used = replace(model, findings=result.network) if result.network else model
+        used = model.behind(result)
         groups.append(image_group(result, used, document))
         marked = below_bar(result)
         for finding in result.findings:

@@ -311,6 +311,9 @@ def test_an_answer_carried_over_is_said_to_be_of_the_weights_that_gave_it() -> N
     assert "0.0.9" in versions
     devices = {item.DeviceUID for item in report.ContributingEquipmentSequence}
     assert devices == {"2.25.99", model.findings.device_uid, model.lungs_heart.device_uid}
+    assert "Cardiomegaly -" in _comments(report), "its sensitivity is not that of other weights"
+    told = replace(old, worth=replace(model, figures=model.figures[:2]).worth("PA"))
+    assert "Cardiomegaly 8 of 10" in _comments(_report([told]))
 
 
 def test_the_engine_stands_with_the_weights_and_makes_no_equipment_of_its_own() -> None:
