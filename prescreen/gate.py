@@ -177,8 +177,9 @@ _DERIVED_VIEWS = frozenset(
     )
 )
 _COMPANION = re.compile(
-    r"(BONE|RIB)S?\W?(SUPPRESS|SUBTRACT|REMOV)|SUPPRESSED\W(BONE|RIB)|EDGE\W?ENHANC"
-    r"|(TEMPORAL|ENERGY)\W?SUBTRACT|CLEAR\W?READ"
+    r"(?<!\bNO\W)(?<!\bNON\W)(?<!WITHOUT\W)"  # what a picture is told apart from
+    r"((BONE|RIB)S?\W?(SUPPRESS|SUBTRACT|REMOV)|SUPPRESSED\W(BONE|RIB)|EDGE\W?ENHANC"
+    r"|(TEMPORAL|ENERGY)\W?SUBTRACT|CLEAR\W?READ)"
 )
 
 
@@ -371,7 +372,8 @@ def companions(headers: Iterable[Header]) -> frozenset[str]:
     """SOP Instance UIDs of derived images whose exposure has an original image among `headers`.
 
     One exposure is one study, view and time of acquisition to the second. Two originals are both
-    kept, and so is all without a time of day: better two answers than none.
+    kept, and so is all without a time of day of its own, as the exposures of a study share that of
+    the study: better two answers than none.
     """
     known = [header for header in headers if _exposure(header) is not None]
     originals = {_exposure(header) for header in known if not _is_derived(header)}
@@ -388,6 +390,6 @@ def _is_derived(header: Header) -> bool:
 
 def _exposure(header: Header) -> tuple[str, str | None, datetime.datetime] | None:
     acquired = header.acquired
-    if acquired is None or acquired.time() == datetime.time():
+    if acquired is None or not header.acquired_itself or acquired.time() == datetime.time():
         return None
     return header.study_instance_uid, header.view, acquired.replace(microsecond=0)

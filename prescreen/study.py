@@ -154,6 +154,8 @@ class Header:
     patient_age: float | None = None
     patient_sex: str | None = None
     acquired: datetime.datetime | None = None
+    #: whether `acquired` is of the image itself; else its series or study was told
+    acquired_itself: bool = True
     study_description: str | None = None
     series_description: str | None = None
     protocol_name: str | None = None

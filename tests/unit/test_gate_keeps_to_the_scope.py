@@ -78,8 +78,9 @@ def test_a_derived_image_of_the_same_exposure_is_a_companion() -> None:
         image("2.25.8", "DERIVED", view_position="AP"),
         image("2.25.8", "DERIVED", study_instance_uid="2.25.77"),
         image("2.25.8", "DERIVED", acquired=None),
+        image("2.25.8", "DERIVED", acquired_itself=False),
     ],
-    ids=["original too", "later", "other view", "other study", "unknown time"],
+    ids=["original too", "later", "other view", "other study", "unknown time", "study's time"],
 )
 def test_an_exposure_of_its_own_is_never_skipped(other: Header) -> None:
     assert gate.companions([image("2.25.9", "ORIGINAL"), other]) == set()

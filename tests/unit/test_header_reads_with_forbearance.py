@@ -118,6 +118,12 @@ def test_when_it_was_acquired(attributes: dict[str, str], moment: str | None) ->
     assert (None if acquired is None else acquired.isoformat()) == moment
 
 
+def test_the_time_of_a_study_is_not_taken_for_that_of_an_image() -> None:
+    assert header(ContentDate="20260103", StudyDate="20260102").acquired_itself
+    assert not header(StudyDate="20260102", StudyTime="1010").acquired_itself
+    assert not header(SeriesDate="20260102", SeriesTime="1010").acquired_itself
+
+
 VIEWS = {"PosteroAnterior": "PA", "AnteroPosterior": "AP", "LateralProjection": "LATERAL"}
 VIEWS |= {"LeftLateral": "LATERAL", "RightLateral": "LATERAL", "LeftOblique": "OBLIQUE"}
 VIEWS |= {"RightAnteriorOblique": "OBLIQUE", "ObliqueProjection": "OBLIQUE"}
