@@ -513,8 +513,9 @@ class ImageResult:
     """The answer for one instance of a study: what goes into the report.
 
     `findings` is empty unless the outcome is `screened`. The two diameters are
-    (row, first column, last column) in pixels of the stored image, the ratio is None unless the
-    view is PA. `carried_over` marks a result of an earlier report of the same study.
+    (row, first column, last column) in pixels of the stored image, whose `pixel_spacing` is that
+    of its radiograph; the ratio is None unless the view is PA. `carried_over` marks a result of an
+    earlier report of the same study.
     """
 
     header: Header
@@ -531,6 +532,7 @@ class ImageResult:
     #: what those weights were worth and whether calibrated, for when others are in use
     worth: tuple[Worth, ...] = ()
     calibrated: bool = False
+    pixel_spacing: tuple[float, float] | None = None
 
 
 #: The bytes of an object, in memory or mapped from its file.

@@ -16,7 +16,6 @@ import numpy as np
 
 from prescreen.dicom import codes
 from prescreen.dicom.attention import LEVEL, looked_at
-from prescreen.dicom.attributes import Attributes
 from prescreen.dicom.codes import Concept
 from prescreen.dicom.content import (
     CONTAINS,
@@ -135,8 +134,6 @@ def _outlines(
 def _diameters(result: ImageResult, document: Document, manufacturer: str) -> Iterable[bytes]:
     if result.cardiothoracic_ratio is None:
         return
-    uid = result.header.sop_instance_uid
-    by_uid = {Attributes(source).text("SOPInstanceUID"): source for source in document.sources}
     both = (
         ("Cardiac diameter", codes.CARDIAC_DIAMETER, codes.HEART, result.cardiac_diameter),
         ("Thoracic diameter", codes.THORACIC_DIAMETER, codes.CHEST, result.thoracic_diameter),
@@ -146,7 +143,7 @@ def _diameters(result: ImageResult, document: Document, manufacturer: str) -> It
             row, first, last = ends
             points = np.array([[first, row], [last, row]], np.float32)
             where = code(HAS_CONCEPT_MOD, codes.FINDING_SITE, site)
-            measured = diameter(CONTAINS, name, ends, by_uid.get(uid))
+            measured = diameter(CONTAINS, name, ends, result.pixel_spacing)
             yield _group(result, subject, where, points, document.model, manufacturer, measured)
 
 

@@ -22,6 +22,8 @@ from prescreen.study import FloatArray, Radiograph
 _SQUARE = 0.01
 #: Beyond this the spacing is a mistake, and is not followed.
 _STRETCH = 8.0
+#: Millimetres between pixels of a radiograph; what lies beyond is in another unit, or a mistake.
+_SPACINGS = (0.005, 10.0)
 _BLOCK = 1 << 16  # pixels looked up at once, so that numpy's index copy stays in the cache
 #: Rows and columns of which nothing that looks at a radiograph wants more: the networks see 512,
 #: the page of a capture of the usual size shows 900.
@@ -55,7 +57,7 @@ def render(
     attributes = Attributes(ds)
     table = greyscale(attributes, stored)
     shape = (layout.rows, layout.columns)
-    spacing = _spacing(attributes)
+    spacing = pixel_spacing(attributes)
     square = square_shape(shape, _row_to_column(attributes))
     _require_at_most(max_megapixels, square)
     step = 1 if least_side is None else max(1, min(square) // least_side)
@@ -126,18 +128,18 @@ def _means_of_rows(pixels: FloatArray, step: int) -> FloatArray:
     return np.concatenate([sums, pixels[whole:].mean(axis=0, keepdims=True)])
 
 
-def _spacing(attributes: Attributes) -> tuple[float, float] | None:
-    """Millimetres between rows and between columns; at the detector if not calibrated."""
+def pixel_spacing(attributes: Attributes) -> tuple[float, float] | None:
+    """Millimetres between rows and between columns, in the patient or else at the detector."""
     for keyword in ("PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpacing"):
         numbers = attributes.numbers(keyword)
-        if len(numbers) == 2 and min(numbers) > 0:
+        if len(numbers) == 2 and _SPACINGS[0] <= min(numbers) and max(numbers) <= _SPACINGS[1]:
             return numbers[0], numbers[1]
     return None
 
 
 def _row_to_column(attributes: Attributes) -> float:
     """Height of a pixel over its width, from the spacing or else PixelAspectRatio (C.7.6.3.1.7)."""
-    spacing = _spacing(attributes) or attributes.numbers("PixelAspectRatio")
+    spacing = pixel_spacing(attributes) or attributes.numbers("PixelAspectRatio")
     if len(spacing) != 2 or min(spacing) <= 0:
         return 1.0
     return spacing[0] / spacing[1]

@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from prescreen.dicom import codes
-from prescreen.dicom.attributes import Attributes
 from prescreen.dicom.codes import CodedFinding, Concept
 from prescreen.dicom.content import CONTAINS, container
 from prescreen.dicom.document import BelowBar, Document, Kind, image_library, none_below
@@ -61,7 +60,6 @@ def _imaging_measurements(
 ) -> bytes:
     """TID 1500 row 9: for each image what became of it, findings by urgency, ratio."""
     model, settings = document.model, document.settings
-    by_uid = {Attributes(source).text("SOPInstanceUID"): source for source in document.sources}
     groups: list[bytes] = []
     for result in map(document.by_urgency, document.results):
         used = model.behind(result)
@@ -71,7 +69,6 @@ def _imaging_measurements(
             coded = found[finding.label]
             context = Context(document.words, settings.manufacturer, finding.label in marked)
             groups.append(finding_group(result, finding, coded, used, context))
-        source = by_uid.get(result.header.sop_instance_uid)
         if result.cardiothoracic_ratio is not None:
-            groups.append(ratio_group(result, model, settings.manufacturer, source))
+            groups.append(ratio_group(result, model, settings.manufacturer))
     return container(CONTAINS, codes.IMAGING_MEASUREMENTS, groups)

@@ -256,6 +256,15 @@ def test_diameters_are_in_millimetres_where_the_spacing_is_known() -> None:
     measured = _named(ratio, codes.CARDIAC_DIAMETER)[0].MeasuredValueSequence[0]
     assert measured.MeasurementUnitsCodeSequence[0].CodeValue == "mm"
     assert measured.NumericValue == 172.5
+    carried_over = _report([replace(results.screened(source), carried_over=True)], source=_other())
+    assert _named(carried_over, codes.CARDIAC_DIAMETER)[0].MeasuredValueSequence[0] == measured
+
+
+def _other() -> pydicom.Dataset:
+    """The data set of another image of the study, all that a later report has at hand."""
+    source = results.chest()
+    source.SOPInstanceUID = "2.25.1234"
+    return source
 
 
 def test_without_a_ratio_it_says_why() -> None:
