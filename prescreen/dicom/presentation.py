@@ -40,9 +40,8 @@ _COLOUR = (47_500, 28_000, 24_000)
 def can_be_presented(source: pydicom.Dataset) -> bool:
     """Whether the image's way to the screen can be taken over: by slope and window, no tables."""
     attributes = Attributes(source)
-    window = attributes.numbers("WindowCenter") and attributes.numbers("WindowWidth")
     tables = "ModalityLUTSequence" in source or "PresentationLUTSequence" in source
-    return not tables and (bool(window) or "VOILUTSequence" not in source)
+    return not tables and (_window(attributes) is not None or "VOILUTSequence" not in source)
 
 
 def presentation_state(
@@ -80,22 +79,33 @@ def presentation_state(
 def _put_grey_scale(elements: Elements, source: pydicom.Dataset) -> None:
     """Modality LUT, Softcopy VOI LUT, Softcopy Presentation LUT (C.11.1, C.11.8, C.11.6).
 
-    They stand in place of those of the image, and of its photometric interpretation.
+    They stand in place of those of the image, and of its photometric interpretation. Of several
+    windows it is the first, which the image is shown by: a state has one.
     """
     attributes = Attributes(source)
-    if attributes.number("RescaleSlope") is not None:
+    if attributes.number("RescaleSlope") and attributes.number("RescaleIntercept") is not None:
         elements.put("RescaleType", "US")
         elements.copy(source, ["RescaleIntercept", "RescaleSlope", "RescaleType"])
-    if attributes.numbers("WindowCenter") and attributes.numbers("WindowWidth"):
-        window = Elements()
-        keywords = ("WindowCenter", "WindowWidth", "WindowCenterWidthExplanation")
-        window.copy(source, [*keywords, "VOILUTFunction"])
+    window = _window(attributes)
+    if window is not None:
         elements.put("SoftcopyVOILUTSequence", [window.item()])
     shape = attributes.code("PresentationLUTShape")
     if shape not in ("IDENTITY", "INVERSE"):
         is_inverse = attributes.code("PhotometricInterpretation") == "MONOCHROME1"
         shape = "INVERSE" if is_inverse else "IDENTITY"
     elements.put("PresentationLUTShape", shape)
+
+
+def _window(attributes: Attributes) -> Elements | None:
+    """The first window with its function, None where there is none that can be followed."""
+    center, width = attributes.number("WindowCenter"), attributes.number("WindowWidth")
+    function = attributes.code("VOILUTFunction")
+    if function not in ("SIGMOID", "LINEAR_EXACT"):
+        function = "LINEAR"
+    if center is None or width is None or width <= 0 or (function == "LINEAR" and width < 1):
+        return None
+    texts = {k: attributes.texts(k)[0] for k in ("WindowCenter", "WindowWidth")}
+    return Elements(**texts, VOILUTFunction=function)
 
 
 def _put_area_and_layer(

@@ -132,3 +132,29 @@ def test_pixels_that_are_not_square_are_shown_as_they_are(
         setattr(source, keyword, values)
     (area,) = _presentation(source).DisplayedAreaSelectionSequence
     assert list(area.PresentationPixelAspectRatio) == ratio
+
+
+def test_of_several_windows_a_presentation_state_has_the_first() -> None:
+    source = results.chest()
+    source.WindowCenter, source.WindowWidth = ["100", "2000"], ["300", "4000"]
+    (window,) = _presentation(source).SoftcopyVOILUTSequence
+    assert (window.WindowCenter, window.WindowWidth) == (100, 300)
+
+
+@pytest.mark.parametrize(
+    ("width", "function", "is_followed"),
+    [("0", None, False), ("-5", None, False), ("0.5", None, False), ("0.5", "SIGMOID", True)],
+)
+def test_a_window_that_is_none_is_left_out(
+    width: str, function: str | None, is_followed: bool
+) -> None:
+    source = results.chest()
+    source.WindowCenter, source.WindowWidth, source.VOILUTFunction = "100", width, function
+    assert ("SoftcopyVOILUTSequence" in _presentation(source)) is is_followed
+
+
+def test_a_slope_without_an_intercept_is_left_out() -> None:
+    source = results.chest()
+    source.RescaleSlope = "2"
+    source.pop("RescaleIntercept", None)
+    assert "RescaleSlope" not in _presentation(source)
