@@ -20,6 +20,7 @@ from prescreen.dicom.wording import is_other_view
 from prescreen.lightbox import Image
 from prescreen.settings import MODERN, Report
 from prescreen.study import (
+    ANOTHER_PATIENT,
     LABELS,
     Anatomy,
     Audience,
@@ -295,9 +296,9 @@ def _sheet(
     study: _Study, item: ResultObject, image: Image, result: ImageResult, number: int
 ) -> Sheet:
     """What a page of an image is made with, whatever it shows."""
-    edition = study.edition
+    edition, patient = study.edition, study.images[-1].source
     return Sheet(
-        image.source,
+        patient if _is_of_another(result) else image.source,
         result,
         edition.model,
         settings=edition.settings,
@@ -307,15 +308,21 @@ def _sheet(
         instance_number=number,
         replaces=edition.replaced.made if edition.replaced else None,
         below_bar=edition.below_bar(result),
-        patient=study.images[-1].source,
+        patient=patient,
     )
+
+
+def _is_of_another(result: ImageResult) -> bool:
+    """Whether the image is of another patient than the page: nothing of it is shown there."""
+    return result.reason == ANOTHER_PATIENT
 
 
 def _capture(study: _Study, image: Image, result: ImageResult, series: str, number: int) -> Written:
     item = _page(study.edition, result, series, number)
     anatomy = image.screening.anatomy if image.screening else None
     sheet = _sheet(study, item, image, result, number)
-    page = capture.capture(sheet, image.picture(), anatomy)
+    picture = None if _is_of_another(result) else image.picture()
+    page = capture.capture(sheet, picture, anatomy)
     return Written(item, page.part10, page.pixels)
 
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pydicom
 import pytest
 from pydicom.dataelem import RawDataElement
@@ -15,7 +16,14 @@ from prescreen import edition
 from prescreen.dicom.header import header_of
 from prescreen.lightbox import Image
 from prescreen.settings import Report
-from prescreen.study import Audience, Model, ViewFigures, generate_uid
+from prescreen.study import (
+    ANOTHER_PATIENT,
+    Audience,
+    Model,
+    Outcome,
+    ViewFigures,
+    generate_uid,
+)
 from tests import results
 from tests.unit.test_destinations_get_what_they_ask_for import made_image
 
@@ -130,3 +138,15 @@ def test_a_report_adds_to_another_where_it_says_nothing_anew_of_what_that_spoke_
         (series,) = ds.PredecessorDocumentsSequence[0].ReferencedSeriesSequence
         (code,) = series.ReferencedSOPSequence[0].PurposeOfReferenceCodeSequence
         assert code.CodeValue == purpose
+
+
+def test_a_page_shows_nothing_of_another_patient() -> None:
+    """Neither the radiograph nor the request of who was the patient of the study before."""
+    other = _image(PatientID="CANARYOTHER", RequestAttributesSequence=_request(b"CANARY"))
+    other = replace(other, refused=(Outcome.NOT_SCREENED, ANOTHER_PATIENT), screening=None)
+    (_, page), _ = _objects([other, _image()], frozenset({"capture"}))
+    assert page.PatientID == "CANARYID"
+    assert page.SourceImageSequence[0].ReferencedSOPInstanceUID == other.source.SOPInstanceUID
+    assert "RequestAttributesSequence" not in page
+    field = page.pixel_array[200:-200, 500:800]
+    assert np.ptp(field, axis=(0, 1)).max() == 0, "there is no picture"
