@@ -360,10 +360,12 @@ def scope(
 def _elapsed(
     acquired: datetime.datetime | None, now: datetime.datetime
 ) -> datetime.timedelta | None:
+    """At least so long; a date without a time of day may mean its last minute."""
     if acquired is None:
         return None
+    unknown = datetime.timedelta(days=1 if acquired.time() == datetime.time() else 0)
     try:
-        return now - acquired.astimezone(datetime.UTC)
+        return now - acquired.astimezone(datetime.UTC) - unknown
     except (OverflowError, ValueError, OSError):  # a year that no calendar here knows
         return None
 

@@ -51,6 +51,13 @@ def test_a_time_without_zone_is_the_time_here() -> None:
     assert scope(replace(ADULT, acquired=here - datetime.timedelta(hours=49))) is Reason.PRIOR
 
 
+def test_a_date_without_time_of_day_may_mean_its_last_minute() -> None:
+    midnight = NOW.astimezone().replace(hour=0, minute=0, second=0, microsecond=0)
+    two_days, three_days = (midnight - datetime.timedelta(days=days) for days in (2, 3))
+    assert scope(replace(ADULT, acquired=two_days.replace(tzinfo=None))) is None
+    assert scope(replace(ADULT, acquired=three_days.replace(tzinfo=None))) is Reason.PRIOR
+
+
 def test_a_time_with_another_zone_is_compared_as_time() -> None:
     tokyo = datetime.timezone(datetime.timedelta(hours=9))
     acquired = (NOW - datetime.timedelta(hours=47)).astimezone(tokyo)
