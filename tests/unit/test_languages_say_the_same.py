@@ -34,7 +34,13 @@ FORBIDDEN = {
 }
 _PLACEHOLDER = re.compile(r"\{\w*\}")
 #: What a finding on a screened image may be not evaluated for.
-OF_FINDINGS = ("below_release_bar", "on_hold", "not_in_weights", "no_threshold")
+OF_FINDINGS = (
+    "below_release_bar",
+    "on_hold",
+    "not_in_weights",
+    "no_threshold",
+    "anatomy_not_found",
+)
 
 
 def test_every_catalogue_is_a_setting_and_every_setting_has_one() -> None:
@@ -277,6 +283,11 @@ def _codes(made: dict[str, bytes]) -> list[tuple[str, str]]:
                 found.append(str(element.value))
     tags = {catalogue(name).tag for name in LANGUAGES}
     return [(value, "") for value in found if value not in tags]
+
+
+@pytest.mark.parametrize("name", LANGUAGES)
+def test_every_reason_of_a_finding_is_said_in_the_language(name: str) -> None:
+    assert set(OF_FINDINGS) <= set(catalogue(name).reasons)
 
 
 def test_meanings_of_the_standards_codes_are_the_standards() -> None:
