@@ -79,3 +79,18 @@ def test_what_came_last_names_the_patient_also_where_it_is_an_image_sent_again(
     assert len(newest) >= 3, "the findings, and a page of either image"
     assert {str(pydicom.dcmread(path).PatientName) for path in newest} == {"CANARY^MARRIED"}
     node.bench.engine.dispose()
+
+
+def test_an_image_that_names_no_patient_takes_the_name_from_no_report(tmp_path: Path) -> None:
+    first = chest()
+    study = pydicom.dcmread(BytesIO(first)).StudyInstanceUID
+    nameless = chest(StudyInstanceUID=study, PatientID=None, PatientName=None)
+    with Decoder() as decoder:
+        node = Parcels(tmp_path, decoder)
+        for part10 in (first, nameless):
+            node.keep(part10)
+        node.answer()
+    made = [pydicom.dcmread(path) for path in node.files() if path.match("results/1/*.dcm")]
+    assert len(made) >= 3
+    assert {(ds.PatientID, str(ds.PatientName)) for ds in made} == {("CANARYID", "CANARY^NAME")}
+    node.bench.engine.dispose()
