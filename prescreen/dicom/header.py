@@ -104,7 +104,8 @@ def header_of(ds: pydicom.Dataset) -> Header:
         study_instance_uid=attributes.text("StudyInstanceUID") or "",
         transfer_syntax_uid=_transfer_syntax_uid(ds),
         modality=attributes.code("Modality"),
-        body_part_examined=attributes.code("BodyPartExamined"),
+        # one value, says the standard; who writes two of them names both
+        body_part_examined=" ".join(attributes.codes("BodyPartExamined")).strip() or None,
         anatomic_region=_standard(attributes.concept("AnatomicRegionSequence"), _REGIONS),
         view_position=attributes.code("ViewPosition"),
         view_code=_standard(attributes.concept("ViewCodeSequence"), _VIEWS),

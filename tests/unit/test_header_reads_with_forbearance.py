@@ -210,3 +210,8 @@ def test_a_character_set_with_a_nul_does_not_parse_and_says_so(tmp_path: Path) -
     with pytest.raises(UnusableImage, match="does not parse as DICOM Part 10") as caught:
         read_header(path)
     assert caught.value.reason == "unparsable"
+
+
+def test_body_parts_that_should_be_one_are_all_read() -> None:
+    assert header(BodyPartExamined=["ABDOMEN", "CHEST"]).body_part_examined == "ABDOMEN CHEST"
+    assert header(BodyPartExamined=["", ""]).body_part_examined is None
