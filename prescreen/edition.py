@@ -144,7 +144,8 @@ class _Study:
         """Whether what was said before stands: it is carried over, and of no image said anew."""
         told = {result.header.sop_instance_uid for result in self.earlier}
         said = {result.header.sop_instance_uid for result in self.shown}
-        return bool(self.kept) and not told & said
+        stands = bool(self.kept) and not any(map(_is_of_another, self.kept))
+        return stands and not told & said
 
 
 def carried_over(new: Sequence[ImageResult], earlier: Sequence[ImageResult]) -> list[ImageResult]:

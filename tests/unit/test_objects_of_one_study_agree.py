@@ -19,6 +19,7 @@ from prescreen.settings import Report
 from prescreen.study import (
     ANOTHER_PATIENT,
     Audience,
+    ImageResult,
     Model,
     Outcome,
     ViewFigures,
@@ -150,3 +151,13 @@ def test_a_page_shows_nothing_of_another_patient() -> None:
     assert "RequestAttributesSequence" not in page
     field = page.pixel_array[200:-200, 500:800]
     assert np.ptp(field, axis=(0, 1)).max() == 0, "there is no picture"
+
+
+def test_a_report_on_another_patient_replaces_the_one_before() -> None:
+    before, now = _image(PatientID="CANARYOTHER"), _image()
+    shared = edition.Edition(_model(), Report(), Audience.EVALUATION, results.MADE, kinds=DOCUMENTS)
+    by_kind = {item.described.kind: item.described for item in edition.objects([before], shared)}
+    taken = ImageResult(header_of(before.source), Outcome.NOT_SCREENED, ANOTHER_PATIENT)
+    follows = replace(shared, replaced=edition.Replaced(by_kind, results.MADE))
+    for item in edition.objects([now], follows, [replace(taken, carried_over=True)]):
+        assert b"121360" in item.part10 and b"121361" not in item.part10
