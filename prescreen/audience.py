@@ -29,9 +29,11 @@ def for_audience(
     """The result as this audience may see it.
 
     A `release` audience sees a finding only if its validation AUROC (lower 95 % bound) and its
-    positives reach the bar for the view at hand (`below_release_bar` otherwise). A finding on
-    hold is seen by nobody (`on_hold`).
+    positives reach the bar for the view at hand (`below_release_bar` otherwise); an answer of
+    earlier weights is held to the figures of those. A finding on hold is seen by nobody
+    (`on_hold`).
     """
+    model = model.behind(result)
     findings = tuple(
         _shown(finding, result.header.view, model, audience, bar, held)
         for finding in result.findings

@@ -11,6 +11,7 @@ from typing import Any
 from prescreen.audience import attention_of, for_audience, reaches_bar
 from prescreen.dicom import capture, narrative, presentation, regions, report, segmentation
 from prescreen.dicom.attention_page import portions
+from prescreen.dicom.attributes import Attributes
 from prescreen.dicom.capture import Sheet
 from prescreen.dicom.document import Document, Predecessor
 from prescreen.dicom.language import ENGLISH
@@ -19,6 +20,7 @@ from prescreen.dicom.wording import is_other_view
 from prescreen.lightbox import Image
 from prescreen.settings import MODERN, Report
 from prescreen.study import (
+    ANOTHER_PATIENT,
     LABELS,
     Anatomy,
     Audience,
@@ -58,13 +60,11 @@ class Edition:
         """The result as this audience may see it."""
         return for_audience(result, self.model, self.audience, self.settings, self.held)
 
-    def below_bar(self, results: Sequence[ImageResult]) -> frozenset[str]:
-        """Labels to be marked as evaluation only, for any of the views at hand."""
-        views = {result.header.view for result in results if result.findings}
+    def below_bar(self, result: ImageResult) -> frozenset[str]:
+        """Labels to be marked as evaluation only on an image of this view."""
+        model, view = self.model.behind(result), result.header.view
         return frozenset(
-            label
-            for label in LABELS
-            if not all(reaches_bar(self.model, label, view, self.settings) for view in views)
+            label for label in LABELS if not reaches_bar(model, label, view, self.settings)
         )
 
 
@@ -137,7 +137,15 @@ class _Study:
             return []
         study = self.shown[0].header.study_instance_uid
         uids = (before.sop_class_uid, before.sop_instance_uid, before.series_instance_uid)
-        return [Predecessor(*uids, study, addended=bool(self.kept))]
+        return [Predecessor(*uids, study, addended=self._is_addition)]
+
+    @property
+    def _is_addition(self) -> bool:
+        """Whether what was said before stands: it is carried over, and of no image said anew."""
+        told = {result.header.sop_instance_uid for result in self.earlier}
+        said = {result.header.sop_instance_uid for result in self.shown}
+        stands = bool(self.kept) and not any(map(_is_of_another, self.kept))
+        return stands and not told & said
 
 
 def carried_over(new: Sequence[ImageResult], earlier: Sequence[ImageResult]) -> list[ImageResult]:
@@ -154,7 +162,7 @@ def objects(
     `images` have a source each, oldest first. `earlier` are the answers of the study's earlier
     reports: those on images that are not among `images` are carried over.
     """
-    if edition.settings.language != ENGLISH:
+    if edition.settings.language != ENGLISH or _are_mixed(images):
         images = [_in_unicode(image) for image in images]
     kept = carried_over([image.result for image in images], earlier)
     shown = [edition.shown(image.result) for image in images]
@@ -170,6 +178,11 @@ def objects(
             yield from overlay(study)
 
 
+def _are_mixed(images: Sequence[Image]) -> bool:
+    """Whether the images are in several character sets: an object may have text of two of them."""
+    return len({Attributes(image.source).text("SpecificCharacterSet") for image in images}) > 1
+
+
 def _in_unicode(image: Image) -> Image:
     """Words beyond ASCII need a data set whose character set has them, all of it."""
     return replace(image, source=in_unicode(image.source))
@@ -177,9 +190,8 @@ def _in_unicode(image: Image) -> Image:
 
 def _sr(study: _Study) -> Iterator[Written]:
     item = _described("sr", report.COMPREHENSIVE_3D_SR, study.edition, "report")
-    results = [*study.shown, *study.kept]
-    below_bar = study.edition.below_bar(results)
-    yield Written(item, report.measurement_report(study.document(item, results), below_bar))
+    document = study.document(item, [*study.shown, *study.kept])
+    yield Written(item, report.measurement_report(document, study.edition.below_bar))
 
 
 def _regions(study: _Study) -> Iterator[Written]:
@@ -188,15 +200,14 @@ def _regions(study: _Study) -> Iterator[Written]:
     drawn = [result for result in study.shown if result.header.sop_instance_uid in anatomies]
     if attention or regions.has_regions(drawn, anatomies):
         item = _described("regions", report.COMPREHENSIVE_3D_SR, study.edition, "regions")
-        document, below_bar = study.document(item, drawn), study.edition.below_bar(drawn)
+        document, below_bar = study.document(item, drawn), study.edition.below_bar
         yield Written(item, regions.regions_report(document, anatomies, attention, below_bar))
 
 
 def _text(study: _Study) -> Iterator[Written]:
     item = _described("text", narrative.BASIC_TEXT_SR, study.edition, "text")
-    results = [*study.shown, *study.kept]
-    below_bar = study.edition.below_bar(results)
-    yield Written(item, narrative.narrative_report(study.document(item, results), below_bar))
+    document = study.document(item, [*study.shown, *study.kept])
+    yield Written(item, narrative.narrative_report(document, study.edition.below_bar))
 
 
 _DOCUMENTS = {"sr": _sr, "regions": _regions, "text": _text}
@@ -286,9 +297,9 @@ def _sheet(
     study: _Study, item: ResultObject, image: Image, result: ImageResult, number: int
 ) -> Sheet:
     """What a page of an image is made with, whatever it shows."""
-    edition = study.edition
+    edition, patient = study.edition, study.images[-1].source
     return Sheet(
-        image.source,
+        patient if _is_of_another(result) else image.source,
         result,
         edition.model,
         settings=edition.settings,
@@ -297,16 +308,22 @@ def _sheet(
         sop_instance_uid=item.sop_instance_uid,
         instance_number=number,
         replaces=edition.replaced.made if edition.replaced else None,
-        below_bar=edition.below_bar([result]),
-        patient=study.images[-1].source,
+        below_bar=edition.below_bar(result),
+        patient=patient,
     )
+
+
+def _is_of_another(result: ImageResult) -> bool:
+    """Whether the image is of another patient than the page: nothing of it is shown there."""
+    return result.reason == ANOTHER_PATIENT
 
 
 def _capture(study: _Study, image: Image, result: ImageResult, series: str, number: int) -> Written:
     item = _page(study.edition, result, series, number)
     anatomy = image.screening.anatomy if image.screening else None
     sheet = _sheet(study, item, image, result, number)
-    page = capture.capture(sheet, image.picture(), anatomy)
+    picture = None if _is_of_another(result) else image.picture()
+    page = capture.capture(sheet, picture, anatomy)
     return Written(item, page.part10, page.pixels)
 
 

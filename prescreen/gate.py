@@ -162,7 +162,10 @@ _ENDINGS = tuple(
 )
 _SNOMED = ("SCT", "SRT", "SNM3")
 _HUMAN = frozenset({"337915000", "L-85B00"})
-_NO_ANIMAL = re.compile(r".{0,2}|HUM.*|HOMO.*|MENSCH|UNKNOWN|UNSPECIFIED|OTHER|NONE|NULL|N/A|\W*")
+_NO_ANIMAL = re.compile(
+    r".{0,2}|HUM.*|HOMO.*|MENSCH|PERSON|UNKNOWN|UNSPECIFIED|OTHER|NONE|NULL|N/A|\W*"
+    r"|NOT (KNOWN|SPECIFIED|APPLICABLE)"
+)
 _NOT_FRONTAL = frozenset(
     _words(
         """CAUDAL CC LAO LAT LATERAL LATERO LL LLO LM LPO ML MLO OBL OBLIQUE OCCLUSAL RAO RL RLO
@@ -177,8 +180,9 @@ _DERIVED_VIEWS = frozenset(
     )
 )
 _COMPANION = re.compile(
-    r"(BONE|RIB)S?\W?(SUPPRESS|SUBTRACT|REMOV)|SUPPRESSED\W(BONE|RIB)|EDGE\W?ENHANC"
-    r"|(TEMPORAL|ENERGY)\W?SUBTRACT|CLEAR\W?READ"
+    r"(?<!\bNO\W)(?<!\bNON\W)(?<!WITHOUT\W)"  # what a picture is told apart from
+    r"((BONE|RIB)S?\W?(SUPPRESS|SUBTRACT|REMOV)|SUPPRESSED\W(BONE|RIB)|EDGE\W?ENHANC"
+    r"|(TEMPORAL|ENERGY)\W?SUBTRACT|CLEAR\W?READ)"
 )
 
 
@@ -365,10 +369,12 @@ def scope(
 def _elapsed(
     acquired: datetime.datetime | None, now: datetime.datetime
 ) -> datetime.timedelta | None:
+    """At least so long; a date without a time of day may mean its last minute."""
     if acquired is None:
         return None
+    unknown = datetime.timedelta(days=1 if acquired.time() == datetime.time() else 0)
     try:
-        return now - acquired.astimezone(datetime.UTC)
+        return now - acquired.astimezone(datetime.UTC) - unknown
     except (OverflowError, ValueError, OSError):  # a year that no calendar here knows
         return None
 
@@ -377,7 +383,8 @@ def companions(headers: Iterable[Header]) -> frozenset[str]:
     """SOP Instance UIDs of derived images whose exposure has an original image among `headers`.
 
     One exposure is one study, view and time of acquisition to the second. Two originals are both
-    kept, and so is all without a time of day: better two answers than none.
+    kept, and so is all without a time of day of its own, as the exposures of a study share that of
+    the study: better two answers than none.
     """
     known = [header for header in headers if _exposure(header) is not None]
     originals = {_exposure(header) for header in known if not _is_derived(header)}
@@ -394,6 +401,6 @@ def _is_derived(header: Header) -> bool:
 
 def _exposure(header: Header) -> tuple[str, str | None, datetime.datetime] | None:
     acquired = header.acquired
-    if acquired is None or acquired.time() == datetime.time():
+    if acquired is None or not header.acquired_itself or acquired.time() == datetime.time():
         return None
     return header.study_instance_uid, header.view, acquired.replace(microsecond=0)

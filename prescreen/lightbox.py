@@ -124,8 +124,11 @@ def _screened(header: Header, radiograph: Radiograph, screening: Screening) -> I
         cardiothoracic_ratio=anatomy.cardiothoracic_ratio if is_pa else None,
         cardiac_diameter=in_pixels(anatomy.cardiac_diameter),
         thoracic_diameter=in_pixels(anatomy.thoracic_diameter),
+        pixel_spacing=radiograph.pixel_spacing,
         feature_distance=screening.feature_distance,
         network=screening.model.findings,
+        worth=screening.model.worth(header.view),
+        calibrated=screening.model.calibrated,
     )
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from prescreen import rejecting, screening
 from prescreen.dicom import egress
+from prescreen.dicom.attributes import Attributes
 from prescreen.edition import Edition, Replaced, Written, carried_over, objects
 from prescreen.errors import StoreError, UnfitObject
 from prescreen.lightbox import Image
@@ -95,11 +96,19 @@ def published(job: Job, spool: Spool) -> Results | None:
 
 
 def _newest(images: Sequence[Image]) -> list[Image]:
-    """One image for each SOP instance, the newest version, in the order in which they came."""
+    """One image for each SOP instance, the newest version, in the order in which those came.
+
+    The last one says whose the report is: what names no patient goes before what names one.
+    """
     newest: dict[str, Image] = {}
     for image in sorted(images, key=lambda image: image.instance.instance_id):
+        newest.pop(image.instance.sop_instance_uid, None)  # or it would keep the older one's place
         newest[image.instance.sop_instance_uid] = image
-    return list(newest.values())
+    return sorted(newest.values(), key=_names_a_patient)
+
+
+def _names_a_patient(image: Image) -> bool:
+    return image.source is not None and Attributes(image.source).text("PatientID") is not None
 
 
 def audiences(job: Job, settings: Settings) -> list[Audience]:

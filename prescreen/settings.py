@@ -45,6 +45,13 @@ def _ae_title(value: str) -> str:
     return title
 
 
+def _manufacturer(value: str) -> str:
+    """One text that fits beside names in any character set (LO, PS3.5 6.2)."""
+    if not (value.strip() and value.isascii() and value.isprintable()) or "\\" in value:
+        raise ValueError("printable ASCII without backslash, more than blanks")
+    return value
+
+
 def _label(value: str) -> str:
     if value not in LABELS:
         raise ValueError(f"one of the 14 findings: {', '.join(LABELS)}")
@@ -77,6 +84,7 @@ def _path(value: object) -> object:
 
 
 AETitle = Annotated[str, AfterValidator(_ae_title)]
+Manufacturer = Annotated[str, AfterValidator(_manufacturer)]
 Label = Annotated[str, AfterValidator(_label)]
 Host = Annotated[str, AfterValidator(_host)]
 HostOrNone = Annotated[str, AfterValidator(lambda value: value and _host(value))]
@@ -241,7 +249,7 @@ URGENCY: tuple[str, ...] = (
 class Report(Section):
     """What is written and how."""
 
-    manufacturer: str = Field(default="prescreen", min_length=1, max_length=64)
+    manufacturer: Manufacturer = Field(default="prescreen", max_length=64)
     series_number: int = Field(default=9001, ge=1, le=2_000_000)
     urgency: tuple[Label, ...] = URGENCY
     release_auroc: float = Field(default=RELEASE_AUROC, ge=0.5, le=1)

@@ -10,7 +10,7 @@ import enum
 import functools
 import mmap
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -154,6 +154,8 @@ class Header:
     patient_age: float | None = None
     patient_sex: str | None = None
     acquired: datetime.datetime | None = None
+    #: whether `acquired` is of the image itself; else its series or study was told
+    acquired_itself: bool = True
     study_description: str | None = None
     series_description: str | None = None
     protocol_name: str | None = None
@@ -405,11 +407,28 @@ class LabelFigures:
         self, view: str | None, auroc: float = RELEASE_AUROC, positives: int = RELEASE_POSITIVES
     ) -> bool:
         """Whether the figures, pooled and of this view, reach the release bar (both must)."""
+        low, enough = self.at_least(view)
+        return enough >= positives and low >= auroc
+
+    def at_least(self, view: str | None) -> tuple[float, int]:
+        """Lower bound of the AUROC and positives, the less of pooled and of this view; else 0."""
         in_view = self.by_view.get(view or "")
         if in_view is None or self.auroc_low is None:
-            return False
-        enough = min(self.positives, in_view.positives) >= positives
-        return enough and min(self.auroc_low, in_view.auroc_low) >= auroc
+            return 0.0, 0
+        positives = min(self.positives, in_view.positives)
+        return min(self.auroc_low, in_view.auroc_low), positives
+
+
+#: Of one label at one view: label, lower 95 % bound of the AUROC, positives, sensitivity.
+Worth = tuple[str, float, int, float]
+
+
+def _remembered(label: str, figures: Sequence[float] | None, view: str) -> LabelFigures:
+    low, positives, sensitivity = figures or (None, 0, None)
+    if low is None:
+        return LabelFigures(label, None, None, None, 0, None, None)
+    by_view = {view: ViewFigures(low, low, int(positives))}
+    return LabelFigures(label, None, None, low, int(positives), sensitivity, None, by_view)
 
 
 @dataclass(frozen=True)
@@ -437,6 +456,33 @@ class Model:
 
     def figures_of(self, label: str) -> LabelFigures:
         return next(f for f in self.figures if f.label == label)
+
+    def worth(self, view: str | None) -> tuple[Worth, ...]:
+        """What the figures come to at one view, for answers that outlive these weights."""
+        return tuple(
+            (f.label, *f.at_least(view), f.sensitivity)
+            for f in self.figures
+            if f.sensitivity is not None
+        )
+
+    def behind(self, result: ImageResult) -> Model:
+        """The weights that gave an answer: these, or earlier ones as far as it tells of them.
+
+        What it does not tell is not known: no figures, no limit, no rule of the thresholds.
+        """
+        network = result.network or self.findings
+        if replace(network, engine=self.findings.engine) == self.findings:
+            return replace(self, findings=network)
+        known = {label: figures for label, *figures in result.worth}
+        view = result.header.view or ""
+        return replace(
+            self,
+            findings=network,
+            figures=tuple(_remembered(label, known.get(label), view) for label in LABELS),
+            threshold_rule="",
+            calibrated=result.calibrated,
+            feature_distance_limit=None,
+        )
 
     @property
     def pointing_proven(self) -> tuple[str, ...]:
@@ -467,8 +513,9 @@ class ImageResult:
     """The answer for one instance of a study: what goes into the report.
 
     `findings` is empty unless the outcome is `screened`. The two diameters are
-    (row, first column, last column) in pixels of the stored image, the ratio is None unless the
-    view is PA. `carried_over` marks a result of an earlier report of the same study.
+    (row, first column, last column) in pixels of the stored image, whose `pixel_spacing` is that
+    of its radiograph; the ratio is None unless the view is PA. `carried_over` marks a result of an
+    earlier report of the same study.
     """
 
     header: Header
@@ -482,6 +529,10 @@ class ImageResult:
     carried_over: bool = False
     #: the network that gave the findings: an answer carried over may come from earlier weights
     network: Network | None = None
+    #: what those weights were worth and whether calibrated, for when others are in use
+    worth: tuple[Worth, ...] = ()
+    calibrated: bool = False
+    pixel_spacing: tuple[float, float] | None = None
 
 
 #: The bytes of an object, in memory or mapped from its file.

@@ -11,8 +11,10 @@ from typing import Any
 import numpy as np
 import pydicom
 
+from prescreen.dicom.attributes import Attributes
 from prescreen.dicom.document import Document
 from prescreen.dicom.header import header_of
+from prescreen.dicom.render import pixel_spacing
 from prescreen.settings import Report
 from prescreen.study import (
     LABELS,
@@ -94,7 +96,10 @@ def screened(
     if ratio is None:
         return result
     cardiac, thoracic = (1290.0, 640.0, 1330.0), (1450.0, 285.0, 1615.0)
-    return replace(result, cardiac_diameter=cardiac, thoracic_diameter=thoracic)
+    spacing = pixel_spacing(Attributes(source))
+    return replace(
+        result, cardiac_diameter=cardiac, thoracic_diameter=thoracic, pixel_spacing=spacing
+    )
 
 
 def not_screened(source: pydicom.Dataset, reason: str = "anatomy_not_assessable") -> ImageResult:

@@ -131,7 +131,10 @@ def result(sop: str, study: str, state: str = "flagged") -> ImageResult:
     )
     diameter, network = (10.5, 1.0, 9.0), Network("prescreen findings", "1", "ab" * 32, "2.25.7")
     found = ImageResult(header, Outcome.SCREENED, None, findings, 0.47, diameter, diameter, 1.5)
-    return dataclasses.replace(found, network=network)
+    worth = ((LABELS[0], 0.81, 120, 0.74), (LABELS[1], 0.0, 0, 0.5))
+    return dataclasses.replace(
+        found, network=network, worth=worth, calibrated=True, pixel_spacing=(0.2, 0.1)
+    )
 
 
 def report(audience: Audience) -> ResultObject:

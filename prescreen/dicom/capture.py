@@ -29,6 +29,7 @@ from prescreen.dicom.modules import (
     put_times,
 )
 from prescreen.dicom.page import draw
+from prescreen.dicom.transcoding import beside
 from prescreen.settings import Report
 from prescreen.study import Anatomy, FloatArray, ImageResult, Model, Outcome, Radiograph
 
@@ -51,8 +52,8 @@ class Sheet:
 
     `source` is the image's data set, `result` what is said of it, as the audience may see it;
     `made` is when, and `replaces` when the page that this one replaces was made (aware). Findings
-    in `below_bar` are marked as evaluation only. `patient` is the data set that patient and study
-    are taken from, where another one of the study was corrected since.
+    in `below_bar` are marked as evaluation only. `patient` is the data set that patient, study and
+    time zone are taken from, where another one of the study was corrected since.
     """
 
     source: pydicom.Dataset
@@ -70,13 +71,13 @@ class Sheet:
 
     @property
     def local_made(self) -> datetime.datetime:
-        """When it is made, by the clock of the source."""
-        return local_time(self.source, self.made)
+        """When it is made, in the time zone that the data set states."""
+        return local_time(self._patient, self.made)
 
     @property
     def local_replaces(self) -> datetime.datetime | None:
         """When the page that it replaces was made, by the same clock."""
-        return None if self.replaces is None else local_time(self.source, self.replaces)
+        return None if self.replaces is None else local_time(self._patient, self.replaces)
 
     @property
     def words(self) -> wording.Words:
@@ -98,7 +99,7 @@ class Sheet:
         elements.put("SOPInstanceUID", self.sop_instance_uid)
         put_times(elements, self.local_made)
         put_equipment(elements, self.settings.manufacturer, self.model, self.local_made)
-        _put_series(elements, self.source, title)
+        _put_series(elements, beside(self.source, self._patient), title)
         elements.put("SeriesInstanceUID", self.series_instance_uid)
         elements.put("SeriesNumber", str(self.settings.series_number + offset))
         banner = self.words.catalogue.says.banner

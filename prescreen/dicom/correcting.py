@@ -29,7 +29,11 @@ _OF_PATIENT = (
     "PatientBirthTime",
 )
 #: The same of an order.
-_OF_ORDER = ("IssuerOfAccessionNumberSequence", "ReferencedRequestSequence")
+_OF_ORDER = (
+    "IssuerOfAccessionNumberSequence",
+    "ReferencedRequestSequence",
+    "RequestAttributesSequence",
+)
 
 
 def corrected(source: pydicom.Dataset, correction: Correction) -> pydicom.Dataset:

@@ -50,12 +50,21 @@ from prescreen.errors import PrescreenError
 from prescreen.settings import Report
 from prescreen.study import ImageResult, Model, Outcome
 
+#: Which findings of an image are marked as evaluation only: that depends on its view.
+BelowBar = Callable[[ImageResult], frozenset[str]]
+
+
+def none_below(result: ImageResult) -> frozenset[str]:
+    """No finding is marked, whatever the image."""
+    return frozenset()
+
 
 @dataclass(frozen=True)
 class Predecessor:
     """An earlier report of the study, for Predecessor Documents (PS3.3 C.17.2).
 
-    `addended` where the new report adds an image to it, otherwise it replaces it (CID 7009).
+    `addended` where the new report adds an image to it and leaves the rest as it is, otherwise it
+    replaces it (CID 7009).
     """
 
     sop_class_uid: str

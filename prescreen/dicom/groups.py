@@ -11,10 +11,7 @@ import uuid
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-import pydicom
-
 from prescreen.dicom import codes, wording
-from prescreen.dicom.attributes import Attributes
 from prescreen.dicom.codes import CodedFinding, Concept
 from prescreen.dicom.content import (
     CONTAINS,
@@ -41,7 +38,6 @@ _PRESENCE = {
     FindingState.UNDETERMINED: codes.UNDETERMINED,
     FindingState.NOT_FLAGGED: codes.NOT_FLAGGED,
 }
-_SPACINGS = ("PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpacing")
 
 
 def tracking(sop_instance_uid: str, subject: str) -> tuple[str, str]:
@@ -148,12 +144,10 @@ def _run_status(result: ImageResult) -> Concept:
     return codes.RUN_STATUS[result.outcome]
 
 
-def ratio_group(
-    result: ImageResult, model: Model, manufacturer: str, source: pydicom.Dataset | None
-) -> bytes:
+def ratio_group(result: ImageResult, model: Model, manufacturer: str) -> bytes:
     """The cardiothoracic ratio, inferred from two diameters (TID 300): mm, or else pixels."""
     diameters = [
-        diameter(INFERRED_FROM, name, ends, source)
+        diameter(INFERRED_FROM, name, ends, result.pixel_spacing)
         for name, ends in (
             (codes.CARDIAC_DIAMETER, result.cardiac_diameter),
             (codes.THORACIC_DIAMETER, result.thoracic_diameter),
@@ -177,23 +171,13 @@ def diameter(
     relationship: str,
     name: Concept,
     ends: tuple[float, float, float],
-    source: pydicom.Dataset | None,
+    spacing: tuple[float, float] | None,
 ) -> bytes:
     """A diameter (row, first column, last column) in pixels as NUM: mm where spacing is known."""
     pixels = ends[2] - ends[1]
-    spacing = None if source is None else pixel_spacing(source)
     if spacing is None:
         return number(relationship, name, pixels, codes.PIXELS, 1)
     return number(relationship, name, pixels * spacing[1], codes.MILLIMETER, 1)
-
-
-def pixel_spacing(source: pydicom.Dataset) -> tuple[float, float] | None:
-    """Millimetres between rows and between columns, in the patient or else at the detector."""
-    for keyword in _SPACINGS:
-        spacing = Attributes(source).numbers(keyword)
-        if len(spacing) == 2 and min(spacing) > 0:
-            return spacing[0], spacing[1]
-    return None
 
 
 def _group(result: ImageResult, subject: str, content: Iterable[bytes]) -> bytes:
@@ -225,7 +209,7 @@ def weights_in_words(network: Network) -> tuple[str, ...]:
 def _parameters(model: Model) -> tuple[str, ...]:
     return (
         *weights_in_words(model.findings),
-        f"threshold rule {model.threshold_rule}",
+        *((f"threshold rule {model.threshold_rule}",) if model.threshold_rule else ()),
         f"calibrated {'yes' if model.calibrated else 'no'}",
     )
 

@@ -20,12 +20,9 @@ from prescreen.dicom.structure import check_structure
 from prescreen.errors import UnusableImage
 from prescreen.study import Header
 
-_DATES = (
-    ("AcquisitionDate", "AcquisitionTime"),
-    ("ContentDate", "ContentTime"),
-    ("SeriesDate", "SeriesTime"),
-    ("StudyDate", "StudyTime"),
-)
+_OF_IMAGE = (("AcquisitionDate", "AcquisitionTime"), ("ContentDate", "ContentTime"))
+_OF_OTHERS = (("SeriesDate", "SeriesTime"), ("StudyDate", "StudyTime"))
+_REGIONS, _VIEWS = "cid4009", "cid4010"  # DX Anatomy Imaged, DX View
 _DATE = re.compile(r"(\d{4})[.-]?(\d{2})[.-]?(\d{2})")
 _TIME = re.compile(r"(\d{2})(?::?(\d{2})(?::?(\d{2})(?:\.(\d{1,6}))?)?)?")
 _DATETIME = re.compile(r"(\d{8})(\d[\d.]*)?([+-]\d{4})?")
@@ -98,7 +95,8 @@ def _unparsable(error: Exception) -> UnusableImage:
 def header_of(ds: pydicom.Dataset) -> Header:
     """Every field of Header; never raises on what the sender wrote."""
     attributes = Attributes(ds)
-    acquired = _acquired(attributes)
+    of_image = _acquired(attributes)
+    acquired = of_image or _told(attributes, _OF_OTHERS)
     return Header(
         sop_class_uid=attributes.text("SOPClassUID") or "",
         sop_instance_uid=attributes.text("SOPInstanceUID") or "",
@@ -106,10 +104,11 @@ def header_of(ds: pydicom.Dataset) -> Header:
         study_instance_uid=attributes.text("StudyInstanceUID") or "",
         transfer_syntax_uid=_transfer_syntax_uid(ds),
         modality=attributes.code("Modality"),
-        body_part_examined=attributes.code("BodyPartExamined"),
-        anatomic_region=_region(attributes.concept("AnatomicRegionSequence")),
+        # one value, says the standard; who writes two of them names both
+        body_part_examined=" ".join(attributes.codes("BodyPartExamined")).strip() or None,
+        anatomic_region=_standard(attributes.concept("AnatomicRegionSequence"), _REGIONS),
         view_position=attributes.code("ViewPosition"),
-        view_code=attributes.concept("ViewCodeSequence"),
+        view_code=_standard(attributes.concept("ViewCodeSequence"), _VIEWS),
         patient_orientation=attributes.codes("PatientOrientation"),
         image_type=attributes.codes("ImageType"),
         presentation_intent_type=attributes.code("PresentationIntentType"),
@@ -119,6 +118,7 @@ def header_of(ds: pydicom.Dataset) -> Header:
         patient_age=_age(attributes, acquired),
         patient_sex=attributes.code("PatientSex"),
         acquired=acquired,
+        acquired_itself=of_image is not None,
         study_description=attributes.text("StudyDescription"),
         series_description=attributes.text("SeriesDescription"),
         protocol_name=attributes.text("ProtocolName"),
@@ -133,23 +133,24 @@ def header_of(ds: pydicom.Dataset) -> Header:
     )
 
 
-def _region(told: tuple[str, str, str] | None) -> tuple[str, str, str] | None:
+def _standard(told: tuple[str, str, str] | None, cid: str) -> tuple[str, str, str] | None:
     """Value, scheme and meaning; the meaning is the standard's, whatever the sender calls it."""
     if told is None:
         return None
     value, scheme, meaning = told
-    return value, scheme, _meaning(value, scheme) or meaning
+    return value, scheme, _meaning(value, scheme, cid) or meaning
 
 
 @functools.lru_cache(maxsize=256)
-def _meaning(value: str, scheme: str) -> str | None:
-    """What CID 4009 (DX Anatomy Imaged) calls a region, by its SNOMED code, old or new."""
+def _meaning(value: str, scheme: str, cid: str) -> str | None:
+    """What a context group calls a concept, by its SNOMED code, old or new."""
     # megabytes of codes, which the receiver has no use for
     from pydicom.sr.codedict import codes
     from pydicom.sr.coding import Code
 
     code = Code(value, scheme, "")
-    found = (str(known.meaning) for known in codes.cid4009.concepts.values() if known == code)
+    known = getattr(codes, cid).concepts.values()
+    found = (str(concept.meaning) for concept in known if concept == code)
     return next(found, None)
 
 
@@ -159,11 +160,18 @@ def _transfer_syntax_uid(ds: pydicom.Dataset) -> str | None:
 
 
 def _acquired(attributes: Attributes) -> datetime.datetime | None:
+    """When this image was acquired, as far as it says so itself."""
     zone = _zone(attributes.text("TimezoneOffsetFromUTC"))
     moment = _datetime(attributes.text("AcquisitionDateTime"), zone)
-    if moment is not None:
-        return moment
-    for date_keyword, time_keyword in _DATES:
+    return moment or _told(attributes, _OF_IMAGE)
+
+
+def _told(
+    attributes: Attributes, keywords: tuple[tuple[str, str], ...]
+) -> datetime.datetime | None:
+    """The first date of those, with its time."""
+    zone = _zone(attributes.text("TimezoneOffsetFromUTC"))
+    for date_keyword, time_keyword in keywords:
         date = _date(attributes.text(date_keyword))
         if date is not None:
             time = _time(attributes.text(time_keyword)) or datetime.time()

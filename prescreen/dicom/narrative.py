@@ -8,7 +8,7 @@ from prescreen import __version__
 from prescreen.dicom import codes, wording
 from prescreen.dicom.codes import Concept
 from prescreen.dicom.content import CONTAINS, container, image, said, text
-from prescreen.dicom.document import Document, Kind
+from prescreen.dicom.document import BelowBar, Document, Kind, none_below
 from prescreen.study import FindingState, ImageResult, Outcome
 
 BASIC_TEXT_SR = "1.2.840.10008.5.1.4.1.1.88.11"
@@ -17,7 +17,7 @@ BASIC_TEXT_SR = "1.2.840.10008.5.1.4.1.1.88.11"
 NARRATIVE = Kind(BASIC_TEXT_SR, codes.PRE_SCREENING, None, 3, lambda titles: titles.text)
 
 
-def narrative_report(document: Document, below_bar: frozenset[str] = frozenset()) -> bytes:
+def narrative_report(document: Document, below_bar: BelowBar = none_below) -> bytes:
     """The findings of one study in sentences as a DICOM file, most urgent first.
 
     The same arguments give the same bytes. Findings in `below_bar` are marked as evaluation only.
@@ -28,7 +28,7 @@ def narrative_report(document: Document, below_bar: frozenset[str] = frozenset()
     content = [*document.context(), said(CONTAINS, warning, says.banner)]
     content.append(said(CONTAINS, warning, says.purpose))
     for result in map(document.by_urgency, document.results):
-        told = _told(result, document, below_bar)
+        told = _told(result, document, below_bar(result))
         items = [said(CONTAINS, words.heading(name), sentence) for name, sentence in told]
         header = result.header
         items.append(image(CONTAINS, codes.SOURCE, header.sop_class_uid, header.sop_instance_uid))
@@ -88,7 +88,7 @@ def _limits(
     marked = [f for f in shown if f.label in below_bar]
     if marked:
         yield codes.COMMENT, says.below_release_bar_are.format(listed=words.names(marked))
-    sensitivities = words.sensitivities(result, document.model)
+    sensitivities = words.sensitivities(result, document.model.behind(result))
     if sensitivities:
         yield codes.COMMENT, sensitivities
     ratio = result.cardiothoracic_ratio
@@ -98,6 +98,8 @@ def _limits(
 
 
 def _made_by(document: Document) -> str:
-    networks = dict.fromkeys([document.model.findings, document.model.lungs_heart])
+    model = document.model
+    every = (model.findings, model.lungs_heart, *(r.network for r in document.results if r.network))
+    networks = {network.sha256: network for network in every}.values()
     named: Iterable[str] = (f"{n.name} {n.version} (sha256 {n.sha256})" for n in networks)
     return ", ".join([f"prescreen {__version__}", *named])

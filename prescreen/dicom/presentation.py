@@ -26,6 +26,8 @@ from prescreen.dicom.modules import (
     put_times,
 )
 from prescreen.dicom.outlines import outlines
+from prescreen.dicom.render import pixel_shape
+from prescreen.dicom.transcoding import beside
 from prescreen.study import Anatomy, FloatArray, ImageResult
 
 GRAYSCALE_PRESENTATION_STATE = "1.2.840.10008.5.1.4.1.1.11.1"
@@ -38,9 +40,8 @@ _COLOUR = (47_500, 28_000, 24_000)
 def can_be_presented(source: pydicom.Dataset) -> bool:
     """Whether the image's way to the screen can be taken over: by slope and window, no tables."""
     attributes = Attributes(source)
-    window = attributes.numbers("WindowCenter") and attributes.numbers("WindowWidth")
     tables = "ModalityLUTSequence" in source or "PresentationLUTSequence" in source
-    return not tables and (bool(window) or "VOILUTSequence" not in source)
+    return not tables and (_window(attributes) is not None or "VOILUTSequence" not in source)
 
 
 def presentation_state(
@@ -48,13 +49,13 @@ def presentation_state(
 ) -> bytes:
     """The presentation state of the document's one image; the same arguments give the same bytes.
 
-    `patient` is the data set that patient and study are taken from, where another one of the study
-    was corrected since. `can_be_presented` of the source is true.
+    `patient` is the data set that patient, study and time zone are taken from, where another one of
+    the study was corrected since. `can_be_presented` of the source is true.
     """
     source, result = document.sources[0], document.results[0]
     words = wording.fitting(document.settings.language, patient or source).catalogue
     titles = words.titles
-    local = local_time(source, document.made)
+    local = local_time(patient or source, document.made)
     elements = patient_and_study(patient or source, result.header.study_instance_uid)
     elements.put("SOPClassUID", GRAYSCALE_PRESENTATION_STATE)
     elements.put("SOPInstanceUID", document.sop_instance_uid)
@@ -67,8 +68,8 @@ def presentation_state(
     elements.put("ContentCreatorName", "")
     elements.put("PresentationCreationDate", f"{local:%Y%m%d}")
     elements.put("PresentationCreationTime", f"{local:%H%M%S}")
-    _put_grey_scale(elements, source)
-    _put_area_and_layer(elements, result, titles.presentation)
+    _put_grey_scale(elements, beside(source, patient or source))
+    _put_area_and_layer(elements, result, titles.presentation, pixel_shape(source))
     _put_graphics(elements, result, anatomy, words.says.banner)
     encoded = [elements.encoded()]
     uid = document.sop_instance_uid
@@ -78,16 +79,15 @@ def presentation_state(
 def _put_grey_scale(elements: Elements, source: pydicom.Dataset) -> None:
     """Modality LUT, Softcopy VOI LUT, Softcopy Presentation LUT (C.11.1, C.11.8, C.11.6).
 
-    They stand in place of those of the image, and of its photometric interpretation.
+    They stand in place of those of the image, and of its photometric interpretation. Of several
+    windows it is the first, which the image is shown by: a state has one.
     """
     attributes = Attributes(source)
-    if attributes.number("RescaleSlope") is not None:
+    if attributes.number("RescaleSlope") and attributes.number("RescaleIntercept") is not None:
         elements.put("RescaleType", "US")
         elements.copy(source, ["RescaleIntercept", "RescaleSlope", "RescaleType"])
-    if attributes.numbers("WindowCenter") and attributes.numbers("WindowWidth"):
-        window = Elements()
-        keywords = ("WindowCenter", "WindowWidth", "WindowCenterWidthExplanation")
-        window.copy(source, [*keywords, "VOILUTFunction"])
+    window = _window(attributes)
+    if window is not None:
         elements.put("SoftcopyVOILUTSequence", [window.item()])
     shape = attributes.code("PresentationLUTShape")
     if shape not in ("IDENTITY", "INVERSE"):
@@ -96,8 +96,25 @@ def _put_grey_scale(elements: Elements, source: pydicom.Dataset) -> None:
     elements.put("PresentationLUTShape", shape)
 
 
-def _put_area_and_layer(elements: Elements, result: ImageResult, title: str) -> None:
-    """Relationship, Displayed Area and Graphic Layer (C.11.11, C.10.4, C.10.7)."""
+def _window(attributes: Attributes) -> Elements | None:
+    """The first window with its function, None where there is none that can be followed."""
+    center, width = attributes.number("WindowCenter"), attributes.number("WindowWidth")
+    function = attributes.code("VOILUTFunction")
+    if function not in ("SIGMOID", "LINEAR_EXACT"):
+        function = "LINEAR"
+    if center is None or width is None or width <= 0 or (function == "LINEAR" and width < 1):
+        return None
+    texts = {k: attributes.texts(k)[0] for k in ("WindowCenter", "WindowWidth")}
+    return Elements(**texts, VOILUTFunction=function)
+
+
+def _put_area_and_layer(
+    elements: Elements, result: ImageResult, title: str, pixel: tuple[int, int]
+) -> None:
+    """Relationship, Displayed Area and Graphic Layer (C.11.11, C.10.4, C.10.7).
+
+    `pixel` is height and width of a pixel: viewers take them from here, not from the image.
+    """
     header = result.header
     series = Elements(
         SeriesInstanceUID=header.series_instance_uid,
@@ -110,7 +127,7 @@ def _put_area_and_layer(elements: Elements, result: ImageResult, title: str) -> 
             "<2i", header.columns or 1, header.rows or 1
         ),
         PresentationSizeMode="SCALE TO FIT",
-        PresentationPixelAspectRatio="1\\1",
+        PresentationPixelAspectRatio="\\".join(map(str, pixel)),
     )
     elements.put("DisplayedAreaSelectionSequence", [area.item()])
     layer = Elements(

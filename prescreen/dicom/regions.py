@@ -16,7 +16,6 @@ import numpy as np
 
 from prescreen.dicom import codes
 from prescreen.dicom.attention import LEVEL, looked_at
-from prescreen.dicom.attributes import Attributes
 from prescreen.dicom.codes import Concept
 from prescreen.dicom.content import (
     CONTAINS,
@@ -26,7 +25,7 @@ from prescreen.dicom.content import (
     number,
     polyline,
 )
-from prescreen.dicom.document import Document, Kind, image_library
+from prescreen.dicom.document import BelowBar, Document, Kind, image_library, none_below
 from prescreen.dicom.groups import algorithm, comment, diameter, tracked, weights_in_words
 from prescreen.dicom.outlines import outlines
 from prescreen.dicom.report import COMPREHENSIVE_3D_SR
@@ -66,7 +65,7 @@ def regions_report(
     document: Document,
     anatomies: Mapping[str, Anatomy],
     attention: Attention | None = None,
-    below_bar: frozenset[str] = frozenset(),
+    below_bar: BelowBar = none_below,
 ) -> bytes:
     """The regions of one study as a DICOM file; the same arguments give the same bytes.
 
@@ -81,7 +80,7 @@ def regions_report(
         if anatomy is not None:
             groups += _outlines(result, anatomy, document.model, manufacturer)
             groups += _diameters(result, document, manufacturer)
-            groups += _looked(result, document, (attention or {}).get(uid, {}), below_bar)
+            groups += _looked(result, document, (attention or {}).get(uid, {}), below_bar(result))
     measurements = container(CONTAINS, codes.IMAGING_MEASUREMENTS, groups)
     content = [*document.context(), image_library(document.results), measurements]
     is_shown = any((attention or {}).values())
@@ -135,8 +134,6 @@ def _outlines(
 def _diameters(result: ImageResult, document: Document, manufacturer: str) -> Iterable[bytes]:
     if result.cardiothoracic_ratio is None:
         return
-    uid = result.header.sop_instance_uid
-    by_uid = {Attributes(source).text("SOPInstanceUID"): source for source in document.sources}
     both = (
         ("Cardiac diameter", codes.CARDIAC_DIAMETER, codes.HEART, result.cardiac_diameter),
         ("Thoracic diameter", codes.THORACIC_DIAMETER, codes.CHEST, result.thoracic_diameter),
@@ -146,7 +143,7 @@ def _diameters(result: ImageResult, document: Document, manufacturer: str) -> It
             row, first, last = ends
             points = np.array([[first, row], [last, row]], np.float32)
             where = code(HAS_CONCEPT_MOD, codes.FINDING_SITE, site)
-            measured = diameter(CONTAINS, name, ends, by_uid.get(uid))
+            measured = diameter(CONTAINS, name, ends, result.pixel_spacing)
             yield _group(result, subject, where, points, document.model, manufacturer, measured)
 
 

@@ -40,7 +40,8 @@ QUALITY = "113001"
 #: A note of a whole study is some hundred kilobytes; more is not read.
 LARGEST = 8_000_000
 
-_STRUCTURED_REPORTS = "1.2.840.10008.5.1.4.1.1.88."
+#: Structured reports and presentation states have no pixels.
+_NO_IMAGES = ("1.2.840.10008.5.1.4.1.1.88.", "1.2.840.10008.5.1.4.1.1.11.")
 
 
 def rejection(content: Content) -> Rejection | None:
@@ -134,10 +135,10 @@ def _put_content(elements: Elements, told: Rejection) -> None:
 
 
 def _item(reference: Reference) -> bytes:
-    is_document = reference.sop_class_uid.startswith(_STRUCTURED_REPORTS)
+    is_image = not reference.sop_class_uid.startswith(_NO_IMAGES)
     return Elements(
         RelationshipType=CONTAINS,
-        ValueType="COMPOSITE" if is_document else "IMAGE",
+        ValueType="IMAGE" if is_image else "COMPOSITE",
         ReferencedSOPSequence=[reference_item(reference.sop_class_uid, reference.sop_instance_uid)],
     ).item()
 

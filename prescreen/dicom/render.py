@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from fractions import Fraction
 
 import numpy as np
 import pydicom
@@ -21,6 +22,8 @@ from prescreen.study import FloatArray, Radiograph
 _SQUARE = 0.01
 #: Beyond this the spacing is a mistake, and is not followed.
 _STRETCH = 8.0
+#: Millimetres between pixels of a radiograph; what lies beyond is in another unit, or a mistake.
+_SPACINGS = (0.005, 10.0)
 _BLOCK = 1 << 16  # pixels looked up at once, so that numpy's index copy stays in the cache
 #: Rows and columns of which nothing that looks at a radiograph wants more: the networks see 512,
 #: the page of a capture of the usual size shows 900.
@@ -54,7 +57,7 @@ def render(
     attributes = Attributes(ds)
     table = greyscale(attributes, stored)
     shape = (layout.rows, layout.columns)
-    spacing = _spacing(attributes)
+    spacing = pixel_spacing(attributes)
     square = square_shape(shape, _row_to_column(attributes))
     _require_at_most(max_megapixels, square)
     step = 1 if least_side is None else max(1, min(square) // least_side)
@@ -67,6 +70,14 @@ def render(
         pixels[:] = means(_resized(whole, square), step)
     digest = stored.sha256 if digested else None
     return Radiograph(header_of(ds), pixels, shape, spacing, digest)
+
+
+def pixel_shape(ds: pydicom.Dataset) -> tuple[int, int]:
+    """Height and width of a pixel as it is shown, as whole numbers: 1 and 1 where it is square."""
+    row_to_column = _row_to_column(Attributes(ds))
+    if not _is_stretched(row_to_column):
+        return 1, 1
+    return Fraction(row_to_column).limit_denominator(1_000).as_integer_ratio()
 
 
 def _require_at_most(megapixels: float, square: tuple[int, int]) -> None:
@@ -117,18 +128,18 @@ def _means_of_rows(pixels: FloatArray, step: int) -> FloatArray:
     return np.concatenate([sums, pixels[whole:].mean(axis=0, keepdims=True)])
 
 
-def _spacing(attributes: Attributes) -> tuple[float, float] | None:
-    """Millimetres between rows and between columns; at the detector if not calibrated."""
+def pixel_spacing(attributes: Attributes) -> tuple[float, float] | None:
+    """Millimetres between rows and between columns, in the patient or else at the detector."""
     for keyword in ("PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpacing"):
         numbers = attributes.numbers(keyword)
-        if len(numbers) == 2 and min(numbers) > 0:
+        if len(numbers) == 2 and _SPACINGS[0] <= min(numbers) and max(numbers) <= _SPACINGS[1]:
             return numbers[0], numbers[1]
     return None
 
 
 def _row_to_column(attributes: Attributes) -> float:
     """Height of a pixel over its width, from the spacing or else PixelAspectRatio (C.7.6.3.1.7)."""
-    spacing = _spacing(attributes) or attributes.numbers("PixelAspectRatio")
+    spacing = pixel_spacing(attributes) or attributes.numbers("PixelAspectRatio")
     if len(spacing) != 2 or min(spacing) <= 0:
         return 1.0
     return spacing[0] / spacing[1]
@@ -136,12 +147,17 @@ def _row_to_column(attributes: Attributes) -> float:
 
 def square_shape(shape: tuple[int, int], row_to_column: float) -> tuple[int, int]:
     """The shape with square pixels: the coarser axis gets more pixels, the other keeps its own."""
-    if abs(row_to_column - 1) < _SQUARE or not 1 / _STRETCH <= row_to_column <= _STRETCH:
+    if not _is_stretched(row_to_column):
         return shape
     rows, columns = shape
     if row_to_column > 1:
         return round(rows * row_to_column), columns
     return rows, round(columns / row_to_column)
+
+
+def _is_stretched(row_to_column: float) -> bool:
+    """Whether pixels are not square, beyond rounding and short of a mistake."""
+    return abs(row_to_column - 1) >= _SQUARE and 1 / _STRETCH <= row_to_column <= _STRETCH
 
 
 def _resized(pixels: FloatArray, shape: tuple[int, int]) -> FloatArray:

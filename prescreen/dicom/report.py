@@ -8,13 +8,11 @@ looked for and not flagged is not, or every patient would be found under 14 diag
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 
 from prescreen.dicom import codes
-from prescreen.dicom.attributes import Attributes
 from prescreen.dicom.codes import CodedFinding, Concept
 from prescreen.dicom.content import CONTAINS, container
-from prescreen.dicom.document import Document, Kind, image_library
+from prescreen.dicom.document import BelowBar, Document, Kind, image_library, none_below
 from prescreen.dicom.elements import Elements, part10, split
 from prescreen.dicom.groups import Context, finding_group, image_group, ratio_group
 from prescreen.dicom.modules import IMPLEMENTATION
@@ -30,7 +28,7 @@ FINDINGS = Kind(COMPREHENSIVE_3D_SR, codes.PRE_SCREENING, "1500", 0, lambda titl
 
 def measurement_report(
     document: Document,
-    below_bar: frozenset[str] = frozenset(),
+    below_bar: BelowBar = none_below,
     site_codes: Mapping[str, Concept] | None = None,
 ) -> bytes:
     """The findings of one study as a DICOM file; the same arguments give the same bytes.
@@ -58,20 +56,19 @@ def as_comprehensive_sr(report: bytes, sop_instance_uid: str) -> bytes:
 
 
 def _imaging_measurements(
-    document: Document, below_bar: frozenset[str], found: Mapping[str, CodedFinding]
+    document: Document, below_bar: BelowBar, found: Mapping[str, CodedFinding]
 ) -> bytes:
     """TID 1500 row 9: for each image what became of it, findings by urgency, ratio."""
     model, settings = document.model, document.settings
-    by_uid = {Attributes(source).text("SOPInstanceUID"): source for source in document.sources}
     groups: list[bytes] = []
     for result in map(document.by_urgency, document.results):
-        used = replace(model, findings=result.network) if result.network else model
+        used = model.behind(result)
         groups.append(image_group(result, used, document))
+        marked = below_bar(result)
         for finding in result.findings:
             coded = found[finding.label]
-            context = Context(document.words, settings.manufacturer, finding.label in below_bar)
+            context = Context(document.words, settings.manufacturer, finding.label in marked)
             groups.append(finding_group(result, finding, coded, used, context))
-        source = by_uid.get(result.header.sop_instance_uid)
         if result.cardiothoracic_ratio is not None:
-            groups.append(ratio_group(result, model, settings.manufacturer, source))
+            groups.append(ratio_group(result, model, settings.manufacturer))
     return container(CONTAINS, codes.IMAGING_MEASUREMENTS, groups)

@@ -21,7 +21,7 @@ from prescreen.dicom.codes import Concept
 from prescreen.dicom.content import concept_item, reference_item
 from prescreen.dicom.document import Document
 from prescreen.dicom.elements import Elements, part10, pixel_data_head
-from prescreen.dicom.groups import pixel_spacing, tracking
+from prescreen.dicom.groups import tracking
 from prescreen.dicom.language import Titles
 from prescreen.dicom.modules import (
     IMPLEMENTATION,
@@ -44,13 +44,13 @@ def segmentation(
 ) -> bytes:
     """The segmentation of the document's one image; the same arguments give the same bytes.
 
-    At least one mask is not empty; empty ones are left out. `patient` is the data set that patient
-    and study are taken from, where another one of the study was corrected since.
+    At least one mask is not empty; empty ones are left out. `patient` is the data set that patient,
+    study and time zone are taken from, where another one of the study was corrected since.
     """
     source, result = document.sources[0], document.results[0]
     titles = wording.fitting(document.settings.language, patient or source).catalogue.titles
     found = [place for place, mask in enumerate(anatomy.masks) if mask.any()]
-    local = local_time(source, document.made)
+    local = local_time(patient or source, document.made)
     elements = patient_and_study(patient or source, result.header.study_instance_uid)
     elements.put("SOPClassUID", SEGMENTATION)
     elements.put("SOPInstanceUID", document.sop_instance_uid)
@@ -58,7 +58,7 @@ def segmentation(
     put_equipment(elements, document.settings.manufacturer, document.model, local)
     elements.put("DeviceSerialNumber", document.model.lungs_heart.sha256[:16])
     document.put_series(elements, "SEG", 5, titles.segmentation)
-    plane = _plane(source)
+    plane = _plane(source, result.pixel_spacing)
     if plane is not None:
         _, frame = tracking(result.header.sop_instance_uid, "Plane")
         elements.put("FrameOfReferenceUID", frame)
@@ -190,9 +190,8 @@ class Plane:
     orientation: str
 
 
-def _plane(source: pydicom.Dataset) -> Plane | None:
+def _plane(source: pydicom.Dataset, spacing: tuple[float, float] | None) -> Plane | None:
     """How the image lies in the patient (PS3.3 C.7.6.1.1.1), None where it does not say."""
-    spacing = pixel_spacing(source)
     ways = [_TOWARDS.get(way.upper()) for way in Attributes(source).texts("PatientOrientation")]
     if spacing is None or len(ways) != 2 or None in ways or ways[0] == ways[1]:
         return None

@@ -42,6 +42,16 @@ def in_unicode(ds: pydicom.Dataset) -> pydicom.Dataset:
     return found
 
 
+def beside(ds: pydicom.Dataset, patient: pydicom.Dataset) -> pydicom.Dataset:
+    """`ds` as its text may be taken over into one data set with the patient of another image.
+
+    Under another character set than the patient's it would say something else: what is ASCII is
+    left of it.
+    """
+    charsets = {Attributes(one).text("SpecificCharacterSet") for one in (ds, patient)}
+    return ds if len(charsets) == 1 else without_guesses(ds)
+
+
 def without_guesses(ds: pydicom.Dataset) -> pydicom.Dataset:
     """The standard elements whose text is ASCII, said to be in UTF-8; sequences are left out.
 
@@ -93,8 +103,13 @@ def _put_sequence(
             value = ds[tag].value
     except Exception:  # whatever a malformed sequence makes pydicom raise: it is left out
         return
-    items = [_converted(item, encodings) for item in value or ()]
+    items = [_converted(item, _encodings_within(item, encodings)) for item in value or ()]
     found[tag] = DataElement(tag, "SQ", pydicom.Sequence(items))
+
+
+def _encodings_within(item: pydicom.Dataset, encodings: tuple[str, ...]) -> tuple[str, ...]:
+    """Those of an item that says so itself (PS3.5 6.1.2.1), else those of what it stands in."""
+    return _encodings(item) if _CHARSET in item else encodings
 
 
 def _text(element: RawDataElement | DataElement, encodings: tuple[str, ...]) -> str:

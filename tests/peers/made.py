@@ -71,7 +71,7 @@ def every_kind(
         "presentation": presentation_state(document(10, screened), results.anatomy()),
         "segmentation": segmentation(document(11, screened), results.anatomy()),
         "attention regions sr": regions_report(
-            document(12, screened), anatomies, attention, frozenset({"Effusion"})
+            document(12, screened), anatomies, attention, lambda result: frozenset({"Effusion"})
         ),
         "attention capture": looked(13),
     }

@@ -20,6 +20,9 @@ from tests.peers.made import every_kind
 STUDY = "1.2.3.4"
 SR = Reference("1.2.840.10008.5.1.4.1.1.88.34", "1.2.3.4.1.1", "1.2.3.4.1", STUDY)
 CAPTURE = Reference("1.2.840.10008.5.1.4.1.1.7", "1.2.3.4.2.1", "1.2.3.4.2", STUDY)
+STATE = Reference("1.2.840.10008.5.1.4.1.1.11.1", "1.2.3.4.3.1", "1.2.3.4.3", STUDY)
+SEGMENTATION = Reference("1.2.840.10008.5.1.4.1.1.66.4", "1.2.3.4.4.1", "1.2.3.4.4", STUDY)
+EVERY = (SR, CAPTURE, STATE, SEGMENTATION)
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +33,7 @@ def rejected() -> bytes:
 def note(rejected: bytes, code: str = "113037") -> bytes:
     return rejection_note(
         rejected,
-        Rejection(code, (SR, CAPTURE)),
+        Rejection(code, EVERY),
         manufacturer="prescreen",
         made=results.MADE,
         series_instance_uid="2.25.81",
@@ -49,11 +52,12 @@ def test_validators_find_no_error(rejected: bytes, code: str, tmp_path: Path) ->
     assert dumped.returncode == 0, dumped.stdout
     assert TITLES[code].meaning in dumped.stdout
     assert "Error" not in dumped.stdout
+    assert dumped.stdout.count("contains IMAGE") == dumped.stdout.count("contains COMPOSITE") == 2
 
 
 def test_what_is_written_is_read_the_same(rejected: bytes) -> None:
     assert note(rejected) == note(rejected), "a repeated send is byte-identical"
-    assert rejection(note(rejected)) == Rejection("113037", (SR, CAPTURE))
+    assert rejection(note(rejected)) == Rejection("113037", EVERY)
 
 
 def test_patient_and_study_are_those_of_the_rejected_object(rejected: bytes) -> None:

@@ -76,6 +76,7 @@ def test_what_belongs_to_the_former_patient_or_order_goes() -> None:
         "PatientAge": "060Y",
         "IssuerOfPatientIDQualifiersSequence": [_item(UniversalEntityID="1.2.3")],
         "ReferencedRequestSequence": [_item(AccessionNumber="CANARY-B")],
+        "RequestAttributesSequence": [_item(AccessionNumber="CANARY-B")],
         "IssuerOfAccessionNumberSequence": [_item(UniversalEntityID="1.2.4")],
     }
     found = corrected(_source(**more), TOLD)

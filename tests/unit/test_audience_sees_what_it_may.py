@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -74,3 +75,45 @@ def test_a_pooled_figure_that_is_missing_does_not_release() -> None:
     model = _model()
     figures = tuple(replace(f, auroc_low=None) for f in model.figures)
     assert not reaches_bar(replace(model, figures=figures), "Mass", "PA", Report())
+
+
+def _given_by(model: Model, view: str = "PA") -> ImageResult:
+    return replace(
+        _result(view),
+        network=model.findings,
+        worth=model.worth(view),
+        calibrated=model.calibrated,
+    )
+
+
+OTHER = replace(NETWORK, version="2", sha256="cd" * 32)
+
+
+@pytest.mark.parametrize("view", ["PA", "AP"])
+def test_an_answer_is_held_to_the_figures_of_the_weights_that_gave_it(view: str) -> None:
+    """However good or bad the weights are that are in use by now."""
+    good: dict[str, Any] = {view: ViewFigures(0.9, 0.85, 60)}
+    bad: dict[str, Any] = {view: ViewFigures(0.7, 0.6, 60)}
+    for then, now, state in (
+        (good, bad, FindingState.FLAGGED),
+        (bad, good, FindingState.NOT_EVALUATED),
+    ):
+        answer, in_use = _given_by(_model(**then), view), replace(_model(**now), findings=OTHER)
+        released = for_audience(answer, in_use, Audience.RELEASE, Report())
+        assert {finding.state for finding in released.findings} == {state}
+
+
+def test_an_answer_that_does_not_tell_of_its_weights_is_not_released() -> None:
+    answer = replace(_given_by(_model()), worth=())
+    released = for_audience(answer, replace(_model(), findings=OTHER), Audience.RELEASE, Report())
+    assert {finding.reason for finding in released.findings} == {"below_release_bar"}
+    assert for_audience(answer, _model(), Audience.RELEASE, Report()) == answer
+
+
+def test_earlier_weights_are_known_by_what_their_answer_tells() -> None:
+    then, now = _model(), replace(_model(), findings=OTHER, calibrated=False)
+    behind = now.behind(_given_by(then))
+    assert behind.findings == NETWORK
+    assert behind.calibrated and behind.feature_distance_limit is None
+    assert behind.figures_of("Mass").sensitivity == 0.8
+    assert now.behind(replace(_given_by(then), network=OTHER)) == now

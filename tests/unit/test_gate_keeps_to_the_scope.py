@@ -51,6 +51,13 @@ def test_a_time_without_zone_is_the_time_here() -> None:
     assert scope(replace(ADULT, acquired=here - datetime.timedelta(hours=49))) is Reason.PRIOR
 
 
+def test_a_date_without_time_of_day_may_mean_its_last_minute() -> None:
+    midnight = NOW.astimezone().replace(hour=0, minute=0, second=0, microsecond=0)
+    two_days, three_days = (midnight - datetime.timedelta(days=days) for days in (2, 3))
+    assert scope(replace(ADULT, acquired=two_days.replace(tzinfo=None))) is None
+    assert scope(replace(ADULT, acquired=three_days.replace(tzinfo=None))) is Reason.PRIOR
+
+
 def test_a_time_with_another_zone_is_compared_as_time() -> None:
     tokyo = datetime.timezone(datetime.timedelta(hours=9))
     acquired = (NOW - datetime.timedelta(hours=47)).astimezone(tokyo)
@@ -78,8 +85,9 @@ def test_a_derived_image_of_the_same_exposure_is_a_companion() -> None:
         image("2.25.8", "DERIVED", view_position="AP"),
         image("2.25.8", "DERIVED", study_instance_uid="2.25.77"),
         image("2.25.8", "DERIVED", acquired=None),
+        image("2.25.8", "DERIVED", acquired_itself=False),
     ],
-    ids=["original too", "later", "other view", "other study", "unknown time"],
+    ids=["original too", "later", "other view", "other study", "unknown time", "study's time"],
 )
 def test_an_exposure_of_its_own_is_never_skipped(other: Header) -> None:
     assert gate.companions([image("2.25.9", "ORIGINAL"), other]) == set()

@@ -53,11 +53,17 @@ LET_THROUGH: list[dict[str, Any]] = [
     {"patient_species_description": "Homo sapiens"},
     {"patient_species_description": "HUMAN"},
     {"patient_species_description": "-"},
+    {"patient_species_description": "Not applicable"},
+    {"patient_species_description": "NOT SPECIFIED"},
+    {"patient_species_description": "Person"},
     {"patient_species_code": ("337915000", "SCT", "homo sapiens")},
     {"patient_species_code": ("L-85B00", "SRT", "homo sapiens")},
     {"patient_species_code": ("", "SCT", "")},
     {"series_description": "CHEST PA soft"},
     {"photometric_interpretation": "MONOCHROME1"},
+    {"series_description": "Chest PA, no bone suppression"},
+    {"series_description": "PA WITHOUT_EDGE_ENHANCEMENT"},
+    {"image_type": ("ORIGINAL", "PRIMARY", "", "NON_BONE_SUPPRESSED")},
 ]
 
 REFUSED_BY_CODE = [
@@ -97,6 +103,7 @@ REFUSED: list[tuple[Reason, dict[str, Any]]] = [
     (Reason.COMPANION, {"image_type": ("DERIVED", "PRIMARY", "", "BONE_SUPPRESSION")}),
     (Reason.COMPANION, {"series_description": "Chest PA Edge Enhanced"}),
     (Reason.COMPANION, {"series_description": "ClearRead Bone Suppression"}),
+    (Reason.COMPANION, {"series_description": "CASINO BONE SUPPRESSED"}),
     (Reason.FOR_PROCESSING, {"sop_class_uid": "1.2.840.10008.5.1.4.1.1.1.1.1"}),
     (Reason.SPECIES, {"patient_species_code": ("448771007", "SCT", "")}),
     (Reason.SPECIES, {"patient_species_code": ("180276", "ITIS_TSN", "Peromyscus maniculatus")}),
@@ -192,3 +199,24 @@ def test_a_chest_or_a_code_of_a_site_refuses_nothing(region: tuple[str, str, str
     item.CodeValue, item.CodingSchemeDesignator, item.CodeMeaning = region
     ds.AnatomicRegionSequence = [item]
     assert gate.by_tags(header_of(again(ds))) is None
+
+
+@pytest.mark.parametrize(
+    ("view", "reason"),
+    [
+        (("399312000", "SCT", "a.-p. schräg"), Reason.VIEW),
+        (("260427002", "SCT", "oblique latérale"), Reason.VIEW),
+        (("399033003", "SCT", "lateral"), None),  # frontal, whatever it is called
+        (("1", "99LOCAL", "frontal"), None),
+    ],
+)
+def test_a_view_is_told_by_its_code_in_whatever_words(
+    view: tuple[str, str, str], reason: Reason | None
+) -> None:
+    ds = data_set(ramp())
+    item = Dataset()
+    item.CodeValue, item.CodingSchemeDesignator, item.CodeMeaning = view
+    ds.ViewCodeSequence = [item]
+    ds.pop("ViewPosition", None)
+    ds.SpecificCharacterSet = "ISO_IR 192"
+    assert gate.by_tags(header_of(again(ds))) is reason

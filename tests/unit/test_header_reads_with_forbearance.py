@@ -118,6 +118,12 @@ def test_when_it_was_acquired(attributes: dict[str, str], moment: str | None) ->
     assert (None if acquired is None else acquired.isoformat()) == moment
 
 
+def test_the_time_of_a_study_is_not_taken_for_that_of_an_image() -> None:
+    assert header(ContentDate="20260103", StudyDate="20260102").acquired_itself
+    assert not header(StudyDate="20260102", StudyTime="1010").acquired_itself
+    assert not header(SeriesDate="20260102", SeriesTime="1010").acquired_itself
+
+
 VIEWS = {"PosteroAnterior": "PA", "AnteroPosterior": "AP", "LateralProjection": "LATERAL"}
 VIEWS |= {"LeftLateral": "LATERAL", "RightLateral": "LATERAL", "LeftOblique": "OBLIQUE"}
 VIEWS |= {"RightAnteriorOblique": "OBLIQUE", "ObliqueProjection": "OBLIQUE"}
@@ -204,3 +210,8 @@ def test_a_character_set_with_a_nul_does_not_parse_and_says_so(tmp_path: Path) -
     with pytest.raises(UnusableImage, match="does not parse as DICOM Part 10") as caught:
         read_header(path)
     assert caught.value.reason == "unparsable"
+
+
+def test_body_parts_that_should_be_one_are_all_read() -> None:
+    assert header(BodyPartExamined=["ABDOMEN", "CHEST"]).body_part_examined == "ABDOMEN CHEST"
+    assert header(BodyPartExamined=["", ""]).body_part_examined is None

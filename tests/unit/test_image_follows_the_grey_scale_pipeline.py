@@ -132,6 +132,12 @@ def test_padding_that_bits_stored_cannot_hold_is_still_padding() -> None:
         ({"PixelAspectRatio": ["2", "1"]}, (128, 48), None),
         ({"PixelSpacing": ["0.1435", "0.1436"]}, (64, 48), (0.1435, 0.1436)),
         ({"ImagerPixelSpacing": ["0", "0"]}, (64, 48), None),
+        (
+            {"PixelSpacing": ["143", "143"], "ImagerPixelSpacing": ["0.1", "0.1"]},
+            (64, 48),
+            (0.1, 0.1),
+        ),
+        ({"PixelSpacing": ["1e300", "1e300"]}, (64, 48), None),
         ({"PixelSpacing": ["5", "0.1"]}, (64, 48), (5, 0.1)),
         ({}, (64, 48), None),
     ],

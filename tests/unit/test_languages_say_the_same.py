@@ -15,7 +15,7 @@ import pytest
 
 from prescreen.dicom import attention_page, codes, ink, language, page, wording
 from prescreen.dicom.attention_page import Looked
-from prescreen.dicom.attributes import without_warnings
+from prescreen.dicom.attributes import Attributes, without_warnings
 from prescreen.dicom.language import Face, catalogue
 from prescreen.dicom.transcoding import in_unicode, is_unicode
 from prescreen.errors import SettingsError
@@ -34,7 +34,13 @@ FORBIDDEN = {
 }
 _PLACEHOLDER = re.compile(r"\{\w*\}")
 #: What a finding on a screened image may be not evaluated for.
-OF_FINDINGS = ("below_release_bar", "on_hold", "not_in_weights", "no_threshold")
+OF_FINDINGS = (
+    "below_release_bar",
+    "on_hold",
+    "not_in_weights",
+    "no_threshold",
+    "anatomy_not_found",
+)
 
 
 def test_every_catalogue_is_a_setting_and_every_setting_has_one() -> None:
@@ -279,6 +285,11 @@ def _codes(made: dict[str, bytes]) -> list[tuple[str, str]]:
     return [(value, "") for value in found if value not in tags]
 
 
+@pytest.mark.parametrize("name", LANGUAGES)
+def test_every_reason_of_a_finding_is_said_in_the_language(name: str) -> None:
+    assert set(OF_FINDINGS) <= set(catalogue(name).reasons)
+
+
 def test_meanings_of_the_standards_codes_are_the_standards() -> None:
     tree = _read(every_kind(_unicode(), language="de")["sr"])
     meanings = {str(e.value) for e in tree.iterall() if e.keyword == "CodeMeaning"}
@@ -301,6 +312,18 @@ def test_a_source_is_not_changed_by_being_read_in_unicode() -> None:
     assert is_unicode(converted) and not is_unicode(source)
     assert source.get_item("PatientName").value == before
     assert in_unicode(converted).PatientName == "Müller^Jörg"
+
+
+def test_an_item_may_have_a_character_set_of_its_own() -> None:
+    source = results.chest()
+    source.SpecificCharacterSet = "ISO_IR 100"
+    item = pydicom.Dataset()
+    item.SpecificCharacterSet, item.CodeMeaning = "ISO_IR 192", "Röntgen"
+    source.ProcedureCodeSequence = [item]
+    stream = io.BytesIO()
+    source.save_as(stream)
+    found = in_unicode(pydicom.dcmread(io.BytesIO(stream.getvalue())))
+    assert Attributes(found).items("ProcedureCodeSequence")[0].text("CodeMeaning") == "Röntgen"
 
 
 def test_a_decoded_source_is_carried_over_as_well() -> None:

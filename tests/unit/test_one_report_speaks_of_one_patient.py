@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import datetime
+from io import BytesIO
 from pathlib import Path
 
 import pydicom
 
 from prescreen import screening
+from prescreen.dicom.decode import Decoder
 from prescreen.lightbox import Image
 from prescreen.study import Disposition, Instance, Outcome
+from tests.parcels import Parcels, chest
+from tests.store_bench import LAB
 
 
 def image(
@@ -54,3 +58,39 @@ def test_a_conflict_names_nobody() -> None:
 def test_a_revision_does() -> None:
     revision = image(2, "B", disposition=Disposition.REVISION)
     assert refused(image(1, "A"), revision) == ["another_patient", None]
+
+
+def test_what_came_last_names_the_patient_also_where_it_is_an_image_sent_again(
+    tmp_path: Path,
+) -> None:
+    """The first of two images comes again, corrected, while their reports wait to be sent."""
+    first = chest(PatientName="CANARY^MAIDEN")
+    ds = pydicom.dcmread(BytesIO(first))
+    second = chest(PatientName="CANARY^MAIDEN", StudyInstanceUID=ds.StudyInstanceUID)
+    ds.PatientName, corrected = "CANARY^MARRIED", BytesIO()
+    ds.save_as(corrected)
+    with Decoder() as decoder:
+        node = Parcels(tmp_path, decoder)
+        node.settings = node.settings.model_copy(update={"destinations": (LAB,)})
+        for part10 in (first, second, corrected.getvalue()):
+            node.keep(part10)
+            node.answer()
+    newest = [path for path in node.files() if path.match("results/3/*.dcm")]
+    assert len(newest) >= 3, "the findings, and a page of either image"
+    assert {str(pydicom.dcmread(path).PatientName) for path in newest} == {"CANARY^MARRIED"}
+    node.bench.engine.dispose()
+
+
+def test_an_image_that_names_no_patient_takes_the_name_from_no_report(tmp_path: Path) -> None:
+    first = chest()
+    study = pydicom.dcmread(BytesIO(first)).StudyInstanceUID
+    nameless = chest(StudyInstanceUID=study, PatientID=None, PatientName=None)
+    with Decoder() as decoder:
+        node = Parcels(tmp_path, decoder)
+        for part10 in (first, nameless):
+            node.keep(part10)
+        node.answer()
+    made = [pydicom.dcmread(path) for path in node.files() if path.match("results/1/*.dcm")]
+    assert len(made) >= 3
+    assert {(ds.PatientID, str(ds.PatientName)) for ds in made} == {("CANARYID", "CANARY^NAME")}
+    node.bench.engine.dispose()

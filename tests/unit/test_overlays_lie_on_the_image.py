@@ -109,3 +109,52 @@ def test_two_cells_that_touch_at_a_corner_end_the_walk() -> None:
     line = outline(np.eye(8, dtype=np.bool_), 80, 80)
     assert line is not None
     assert np.isfinite(line).all()
+
+
+@pytest.mark.parametrize(
+    ("attributes", "ratio"),
+    [
+        ({"PixelSpacing": ["0.2", "0.1"]}, [2, 1]),
+        ({"ImagerPixelSpacing": ["0.1", "0.15"]}, [2, 3]),
+        ({"PixelAspectRatio": ["4", "3"]}, [4, 3]),
+        ({"PixelSpacing": ["0.139", "0.1390001"]}, [1, 1]),
+        ({"PixelSpacing": ["0.139", "139"]}, [1, 1]),  # a mistake, which no picture follows either
+        ({}, [1, 1]),
+    ],
+)
+def test_pixels_that_are_not_square_are_shown_as_they_are(
+    attributes: dict[str, list[str]], ratio: list[int]
+) -> None:
+    source = results.chest()
+    for keyword in ("PixelSpacing", "ImagerPixelSpacing", "PixelAspectRatio"):
+        source.pop(keyword, None)
+    for keyword, values in attributes.items():
+        setattr(source, keyword, values)
+    (area,) = _presentation(source).DisplayedAreaSelectionSequence
+    assert list(area.PresentationPixelAspectRatio) == ratio
+
+
+def test_of_several_windows_a_presentation_state_has_the_first() -> None:
+    source = results.chest()
+    source.WindowCenter, source.WindowWidth = ["100", "2000"], ["300", "4000"]
+    (window,) = _presentation(source).SoftcopyVOILUTSequence
+    assert (window.WindowCenter, window.WindowWidth) == (100, 300)
+
+
+@pytest.mark.parametrize(
+    ("width", "function", "is_followed"),
+    [("0", None, False), ("-5", None, False), ("0.5", None, False), ("0.5", "SIGMOID", True)],
+)
+def test_a_window_that_is_none_is_left_out(
+    width: str, function: str | None, is_followed: bool
+) -> None:
+    source = results.chest()
+    source.WindowCenter, source.WindowWidth, source.VOILUTFunction = "100", width, function
+    assert ("SoftcopyVOILUTSequence" in _presentation(source)) is is_followed
+
+
+def test_a_slope_without_an_intercept_is_left_out() -> None:
+    source = results.chest()
+    source.RescaleSlope = "2"
+    source.pop("RescaleIntercept", None)
+    assert "RescaleSlope" not in _presentation(source)

@@ -115,7 +115,7 @@ def test_certainty_is_for_flagged_findings_and_output_for_the_rest() -> None:
 
 
 def test_below_the_release_bar_is_marked() -> None:
-    groups = _groups(_report(below_bar=frozenset({"Mass"})))
+    groups = _groups(_report(below_bar=lambda result: frozenset({"Mass"})))
     assert "evaluation only" in _comments(groups["Mass"])
     assert "evaluation only" not in _comments(groups["Edema"])
 
@@ -256,6 +256,15 @@ def test_diameters_are_in_millimetres_where_the_spacing_is_known() -> None:
     measured = _named(ratio, codes.CARDIAC_DIAMETER)[0].MeasuredValueSequence[0]
     assert measured.MeasurementUnitsCodeSequence[0].CodeValue == "mm"
     assert measured.NumericValue == 172.5
+    carried_over = _report([replace(results.screened(source), carried_over=True)], source=_other())
+    assert _named(carried_over, codes.CARDIAC_DIAMETER)[0].MeasuredValueSequence[0] == measured
+
+
+def _other() -> pydicom.Dataset:
+    """The data set of another image of the study, all that a later report has at hand."""
+    source = results.chest()
+    source.SOPInstanceUID = "2.25.1234"
+    return source
 
 
 def test_without_a_ratio_it_says_why() -> None:
@@ -311,6 +320,9 @@ def test_an_answer_carried_over_is_said_to_be_of_the_weights_that_gave_it() -> N
     assert "0.0.9" in versions
     devices = {item.DeviceUID for item in report.ContributingEquipmentSequence}
     assert devices == {"2.25.99", model.findings.device_uid, model.lungs_heart.device_uid}
+    assert "Cardiomegaly -" in _comments(report), "its sensitivity is not that of other weights"
+    told = replace(old, worth=replace(model, figures=model.figures[:2]).worth("PA"))
+    assert "Cardiomegaly 8 of 10" in _comments(_report([told]))
 
 
 def test_the_engine_stands_with_the_weights_and_makes_no_equipment_of_its_own() -> None:

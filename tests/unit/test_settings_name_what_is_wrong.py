@@ -84,6 +84,10 @@ def test_defaults_let_nobody_in_and_send_nowhere() -> None:
         ("data_dir = ''", ["data_dir = '': a path: an empty one would be the current folder"]),
         ("weights_dir = ''", ["weights_dir = '': a path"]),
         ("[report]\nfont = ' '", ["report.font = ' ': a path"]),
+        *(
+            (f"[report]\nmanufacturer = '{name}'", ["report.manufacturer", "printable ASCII"])
+            for name in ("", " ", "Köln", "A\\B")
+        ),
         (
             "[metrics]\nport = 11112",
             ["metrics = {'port': 11112}: port must differ from receive.port"],
