@@ -26,6 +26,7 @@ from prescreen.settings import Settings
 from prescreen.store import audit
 from prescreen.store.database import REVISION, open_database
 from prescreen.store.guard import Guard
+from prescreen.store.owner import hand_over
 from prescreen.store.queue import utc_now
 from prescreen.store.salvage import Facts
 from prescreen.store.spool import make_durable
@@ -67,6 +68,7 @@ def make(settings: Settings, folder: Path) -> Backup:
     audit.record(engine, "backup.made", detail)
     engine.dispose()
     housekeeping.note_backup(data_dir, folder, utc_now())
+    hand_over(data_dir)
     return made
 
 
@@ -178,6 +180,7 @@ def restore(settings: Settings, folder: Path) -> mending.Mended:
         with ExitStack() as stack:
             for role in ("serve", *supervisor.ROLES):
                 stack.enter_context(Guard(data_dir, role))
+            stack.callback(hand_over, data_dir)
             _bring_back(folder, data_dir, note)
             mending.account(settings, Facts(), done)
             done.say(mending.HELD)

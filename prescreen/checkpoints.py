@@ -20,6 +20,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 
 from prescreen.errors import StoreError
 from prescreen.store.audit import Checkpoint
+from prescreen.store.owner import hand_over
 
 #: Under the data directory: the private key, readable by the node's user alone, and the public one.
 KEY, PUBLIC = "checkpoint.key", "checkpoint.pub"
@@ -120,6 +121,7 @@ def _make(path: Path) -> None:
         os.link(part, path)
         public = _text(_raw(key.public_key()))
         path.with_name(PUBLIC).write_text(public + "\n", encoding="ascii")
+        hand_over(path.parent)
     except FileExistsError:
         return
     finally:

@@ -37,6 +37,7 @@ from prescreen.store.commitments import Commitments
 from prescreen.store.database import News, integrity, open_database
 from prescreen.store.guard import Guard
 from prescreen.store.outbox import Outbox
+from prescreen.store.owner import hand_over
 from prescreen.store.queue import Queue, utc_now
 from prescreen.store.spool import Spool
 from prescreen.study import Incoming, Job, Model, Unfinished
@@ -71,7 +72,10 @@ DATABASE = "prescreen.db"
 def open_store(settings: Settings, crash: Callable[[str], None] = _nothing) -> Store:
     """Open data directory, database and spool. StoreError where they cannot be used."""
     spool = Spool(settings.data_dir, crash)
+    is_new = not (settings.data_dir / DATABASE).exists()
     engine = open_database(settings.data_dir / DATABASE)
+    if is_new:
+        hand_over(settings.data_dir)
     return Store(engine, Queue(engine, crash=crash), Outbox(engine, crash=crash), spool)
 
 
