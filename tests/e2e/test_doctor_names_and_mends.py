@@ -22,8 +22,9 @@ from pathlib import Path
 
 import pytest
 
-from prescreen import backup, doctor, mending
+from prescreen import backup, doctor, mending, node
 from prescreen.dicom.report import COMPREHENSIVE_3D_SR
+from prescreen.settings import load
 from prescreen.store import audit, reader
 from prescreen.store.destinations import Destinations
 from prescreen.store.guard import Guard
@@ -330,6 +331,16 @@ def test_the_doctor_says_what_it_found_as_json(tmp_path: Path) -> None:
             result = home.command("doctor", "--repair")
         assert result.returncode == 3
         assert "screen is running on it; stop the node first" in result.stderr
+
+
+def test_a_data_directory_is_named_from_here(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    node.open_store(load(data_dir="däta dir")).engine.dispose()
+    assert doctor.look(load(data_dir="däta dir")) == []
+    Path("däta dir", "prescreen.db").write_bytes(b"no database")
+    assert "made again" in " ".join(mending.repair(load(data_dir="däta dir")).said)
 
 
 def test_leftovers_folders_and_a_clock_that_was_ahead_are_named(tmp_path: Path) -> None:
