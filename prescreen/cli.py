@@ -457,6 +457,12 @@ def backup(
         f"{made.folder}: {made.files} files, {made.copied / 1e6:.1f} MB of them new, "
         f"audit up to event {made.event_id}"
     )
+    if made.only_here:
+        typer.echo(
+            f"{made.only_here} files are in the backup alone: the data directory should have them; "
+            "see `prescreen doctor`"
+        )
+        raise typer.Exit(EXIT_WRONG)
 
 
 @app.command()
