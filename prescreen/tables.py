@@ -95,7 +95,8 @@ def show_status(
     console.print("outcomes: " + (_counts(status.outcomes) or "none yet"))
     configured = [destination.name for destination in settings.destinations]
     gone = sorted(set(status.deliveries) - set(configured))
-    rows = [_destination_row(name, status) for name in (*configured, *gone)]
+    tests = {destination.name for destination in settings.destinations if destination.test}
+    rows = [_destination_row(name, status, name in tests) for name in (*configured, *gone)]
     if rows:
         console.print(_table("destinations", ("name", "is", "objects"), rows))
     else:
@@ -112,11 +113,12 @@ def show_status(
         console.print(show_parked(parked))
 
 
-def _destination_row(name: str, status: Status) -> tuple[str, str, str]:
+def _destination_row(name: str, status: Status, is_test: bool) -> tuple[str, str, str]:
     standing = next((s for s in status.standings if s.name == name), None)
     everything = next((s for s in status.standings if s.name == "*"), None)
     held = (standing is not None and standing.held) or (everything is not None and everything.held)
-    live = "live" if standing is not None and standing.live else "silent"
+    closed = "test, sent to without go-live" if is_test else "silent"
+    live = "live" if standing is not None and standing.live else closed
     return name, f"{live}, on hold" if held else live, _counts(status.deliveries.get(name, {}))
 
 
