@@ -9,6 +9,7 @@ from __future__ import annotations
 import datetime
 import json
 import logging
+import math
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -31,6 +32,8 @@ logger = logging.getLogger(__name__)
 CHECKPOINTS = "checkpoints.jsonl"
 #: One line of JSON per backup: when, and in which folder.
 BACKUPS = "backups.jsonl"
+#: Seconds for which what goes wrong in the same way is not said again.
+_AGAIN = 3_600.0
 
 
 class Housekeeper:
@@ -170,12 +173,22 @@ def not_after(path: Path) -> float:
 
 
 def safely(turn: Callable[[], Any]) -> Callable[[], None]:
-    """A turn whose errors are logged: it comes again."""
+    """A turn whose errors are logged: it comes again. The same words are said once an hour."""
+    said: dict[str, float] = {}
 
     def run() -> None:
         try:
             turn()
-        except (PrescreenError, OSError):
-            logger.exception("housekeeping: %s", turn.__name__)
+        except (PrescreenError, OSError) as error:
+            now, words = time.monotonic(), str(error)
+            if now - said.get(words, -math.inf) < _AGAIN:
+                return
+            said.clear()
+            said[words] = now
+            # ours say what is wrong and what to do
+            trace = None if isinstance(error, PrescreenError) else error
+            logger.error(
+                "%s: %s", turn.__qualname__, words if trace is None else "", exc_info=trace
+            )
 
     return run

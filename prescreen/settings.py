@@ -425,6 +425,8 @@ class Settings(BaseSettings):
         """Every certificate whose expiry matters, those of others last."""
         used = [self.receive.tls, *(destination.tls for destination in self.destinations)]
         paths = [path for one in used if one for path in (one.certificate, one.authorities)]
+        if self.syslog.host and self.syslog.transport == "tls":
+            paths += [path for path in (self.syslog.certificate, self.syslog.ca) if path]
         return tuple(dict.fromkeys([*paths, *self.housekeeping.certificates]))
 
     def destination(self, name: str) -> Destination:

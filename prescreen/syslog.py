@@ -212,7 +212,7 @@ class Forwarder:
         try:
             ways[self._settings.transport](frames)
         except OSError as error:
-            why = error.strerror or type(error).__name__
+            why = ": ".join(filter(None, (error.filename, error.strerror or type(error).__name__)))
             text = f"audit repository {where}: {why}; it is tried again in a moment"
             raise PeerUnavailable(text) from error
 
@@ -224,6 +224,9 @@ class Forwarder:
                 out.sendto(content, address)
 
     def _tls(self, frames: Sequence[bytes]) -> None:
+        for path in (self._settings.ca, self._settings.certificate, self._settings.key):
+            if path is not None:
+                path.read_bytes()  # ssl does not name the file that it cannot read
         context = ssl.create_default_context(cafile=self._settings.ca)
         context.minimum_version = ssl.TLSVersion.TLSv1_2
         if self._settings.certificate is not None:
