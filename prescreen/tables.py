@@ -102,7 +102,11 @@ def show_status(
     else:
         console.print("no destination is configured")
     for name in gone:
-        console.print(f"{name} is not in the settings: what is pending for it is sent by nobody")
+        if {"pending", "parked"} & set(status.deliveries[name]):
+            console.print(
+                f"{name} is not in the settings: what is pending for it is sent by nobody; "
+                f"`prescreen cancel --destination {name}` gives it up"
+            )
     if any(standing.name == "*" and standing.held for standing in status.standings):
         console.print("every destination is on hold: `prescreen release` resumes sending")
     if status.held_findings:
@@ -129,7 +133,7 @@ def _counts(counts: Mapping[str, int]) -> str:
 def show_parked(parked: Sequence[Mapping[str, Any]]) -> Table:
     """The objects that wait for a person."""
     rows = [(r["outbox_id"], r["destination"], r["kind"], r["error"]) for r in parked]
-    title = "parked: `prescreen retry` sends them again"
+    title = "parked: `prescreen retry` sends them again, `prescreen cancel ROW` gives one up"
     return _table(title, ("row", "destination", "object", "why"), rows)
 
 
