@@ -70,13 +70,27 @@ DATABASE = "prescreen.db"
 
 
 def open_store(settings: Settings, crash: Callable[[str], None] = _nothing) -> Store:
-    """Open data directory, database and spool. StoreError where they cannot be used."""
+    """Open data directory, database and spool. StoreError where they cannot be used.
+
+    So it is where the spool has files and the database is gone: a new one would know of none of
+    them, and what waited to be screened or sent would be forgotten.
+    """
     spool = Spool(settings.data_dir, crash)
-    is_new = not (settings.data_dir / DATABASE).exists()
+    is_new = not _is_there(settings.data_dir / DATABASE)
+    if is_new and spool.is_used():
+        raise StoreError(
+            f"{settings.data_dir}: the spool has files and there is no {DATABASE}: `prescreen "
+            "doctor --repair` makes it again from them, `prescreen restore` brings a backup back"
+        )
     engine = open_database(settings.data_dir / DATABASE)
     if is_new:
         hand_over(settings.data_dir)
     return Store(engine, Queue(engine, crash=crash), Outbox(engine, crash=crash), spool)
+
+
+def _is_there(database: Path) -> bool:
+    """An empty file is a database that nothing was ever written to."""
+    return database.exists() and database.stat().st_size > 0
 
 
 def store_of_a_node(settings: Settings) -> Store:

@@ -195,6 +195,25 @@ def test_f8_a_database_that_is_gone_is_made_again(
         them.one_copy_each()
 
 
+@pytest.mark.parametrize("is_left", [False, True])
+def test_f8_no_node_starts_beside_files_that_a_new_database_would_not_know(
+    tmp_path: Path, is_left: bool
+) -> None:
+    with patients(tmp_path) as them:
+        them.home.close()
+        them.database.unlink()
+        if is_left:
+            them.database.touch()
+        for command in (("serve",), ("status",)):
+            said = them.home.command(*command)
+            assert said.returncode == 3, said.stderr
+            assert "the spool has files and there is no prescreen.db" in said.stderr
+        assert them.codes() == {"database_missing"}
+        them.repair()
+        them.finish()
+        them.one_copy_each()
+
+
 def test_f8_a_broken_index_costs_nothing(tmp_path: Path) -> None:
     with patients(tmp_path) as them:
         before = _events(them)
