@@ -470,7 +470,8 @@ def supervise(settings: Settings, config: Path | None) -> None:
         keeper = Housekeeper(store.engine, store.spool, settings.data_dir, watching, utc_now)
         scheduler = keeper.schedule()
         if settings.syslog.host:
-            forwarder = Forwarder(store.engine, settings.syslog, settings.receive.ae_title)
+            ours = settings.receive.ae_title
+            forwarder = Forwarder(store.engine, settings.syslog, ours, stop.is_set)
             seconds = settings.syslog.every_seconds
             scheduler.add_job(safely(forwarder.turn), "interval", seconds=seconds, coalesce=True)
         endpoint = None
@@ -486,6 +487,7 @@ def supervise(settings: Settings, config: Path | None) -> None:
         finally:
             if endpoint is not None:
                 endpoint.stop()
-            scheduler.shutdown(wait=True)
+            # the roles first: a turn of housekeeping may take longer than is waited for us
             supervisor.stop()
+            scheduler.shutdown(wait=True)
             audit.record(store.engine, "node.stopped")

@@ -173,12 +173,22 @@ def frame(text: str, at: datetime.datetime, host: str) -> bytes:
 
 
 class Forwarder:
-    """Sends what is new in the audit of one database to the repository of the settings."""
+    """Sends what is new in the audit of one database to the repository of the settings.
 
-    def __init__(self, engine: Engine, settings: Syslog, node: str) -> None:
+    `stopping` is asked after each page: the whole log of years may be new to a repository.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        settings: Syslog,
+        node: str,
+        stopping: Callable[[], bool] = lambda: False,
+    ) -> None:
         self._engine = engine
         self._settings = settings
         self._node = node
+        self._stopping = stopping
         self._host = socket.gethostname()[:255] or "-"
 
     def turn(self) -> int:
@@ -190,6 +200,8 @@ class Forwarder:
             self._send(frames)
             self._move(page[-1].event_id)
             sent += len(frames)
+            if self._stopping():
+                break
         return sent
 
     def _position(self) -> int:

@@ -381,3 +381,14 @@ def test_the_certificates_for_a_repository_are_watched(tmp_path: Path) -> None:
     assert Settings(syslog=ours).certificates == (tmp_path / "own.pem", tmp_path / "ca.pem")
     over_udp = ours.model_copy(update={"transport": "udp"})
     assert Settings(syslog=over_udp).certificates == ()
+
+
+def test_a_node_that_ends_does_not_wait_until_all_is_sent(bench: StoreBench) -> None:
+    for _ in range(1_200):
+        audit.record(bench.engine, "node.stopped")
+    with closing(socket.socket(socket.AF_INET, socket.SOCK_DGRAM)) as repository:
+        repository.bind(("127.0.0.1", 0))
+        there = Syslog(host="127.0.0.1", port=repository.getsockname()[1], transport="udp")
+        page = Forwarder(bench.engine, there, "PRESCREEN", lambda: True).turn()
+        rest = Forwarder(bench.engine, there, "PRESCREEN").turn()
+    assert 400 < page <= 500 < rest
