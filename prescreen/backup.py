@@ -7,7 +7,10 @@ other way round the copy of the database could name files that were not copied. 
 removes in between has a row that `restore` finds without a file: it was over anyway.)
 
 A folder may be used again: files never change, so only new ones are copied, and what the node has
-forgotten since is removed from it, patients who were erased among them.
+forgotten since is removed from it, patients who were erased among them. Forgotten is what the
+database says is over: of a file that the disk lost, or cut short, the backup may have the only
+whole copy. So it may of everything, where the node began anew: its audit log must go on from the
+one in the folder.
 """
 
 from __future__ import annotations
@@ -15,6 +18,7 @@ from __future__ import annotations
 import json
 import shutil
 import sqlite3
+from collections.abc import Mapping, Set
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,10 +27,12 @@ from typing import Any
 from prescreen import __version__, doctor, housekeeping, mending, supervisor
 from prescreen.errors import StoreError
 from prescreen.settings import Settings
-from prescreen.store import audit
-from prescreen.store.database import REVISION, open_database
+from prescreen.store import audit, recovery
+from prescreen.store.database import REVISION, open_database, reading
 from prescreen.store.guard import Guard
+from prescreen.store.owner import hand_over
 from prescreen.store.queue import utc_now
+from prescreen.store.results import read_told
 from prescreen.store.salvage import Facts
 from prescreen.store.spool import make_durable
 
@@ -37,12 +43,16 @@ _NOTE = "backup.json"
 
 @dataclass(frozen=True)
 class Backup:
-    """What a backup holds: the last audit event in it, files in all, bytes copied this time."""
+    """What a backup holds: the last audit event in it, files in all, bytes copied this time.
+
+    `only_here` are files that the data directory should have and has not.
+    """
 
     folder: Path
     event_id: int
     files: int
     copied: int
+    only_here: int
 
 
 def make(settings: Settings, folder: Path) -> Backup:
@@ -67,23 +77,51 @@ def make(settings: Settings, folder: Path) -> Backup:
     audit.record(engine, "backup.made", detail)
     engine.dispose()
     housekeeping.note_backup(data_dir, folder, utc_now())
+    hand_over(data_dir)
     return made
 
 
 def _copied(data_dir: Path, folder: Path) -> Backup:
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    _require_same_log(data_dir, folder)
     part = folder / f"{doctor.DATABASE}.part"
     copy_database(data_dir / doctor.DATABASE, part)
-    files, copied = _copy_files(data_dir, folder)
+    files, copied = _copy_files(data_dir, folder, _kept(data_dir)[0])
     engine = open_database(part)
     head = audit.checkpoint(engine)
     engine.dispose()
     _leave_one_file(part)
     make_durable(part)
     part.replace(folder / doctor.DATABASE)
-    _forget(data_dir, folder)
+    only_here = _forget(data_dir, folder)
     _note(folder, head, files)
-    return Backup(folder, head.event_id, files, copied)
+    return Backup(folder, head.event_id, files, copied, only_here)
+
+
+def _require_same_log(data_dir: Path, folder: Path) -> None:
+    """StoreError where the folder holds a backup of another node, or of this one's former life."""
+    if not (folder / _NOTE).exists():
+        return
+    note = _read_note(folder)
+    point = audit.Checkpoint(int(note["event_id"]), str(note["hash"]))
+    engine = open_database(data_dir / doctor.DATABASE)
+    try:
+        holds = audit.holds(engine, point)
+    finally:
+        engine.dispose()
+    if not holds:
+        text = f"{folder}: holds a backup that ends with audit event {point.event_id}"
+        raise StoreError(f"{text}, which this node does not have: keep it, and choose another")
+
+
+def _kept(data_dir: Path) -> tuple[Mapping[str, str], Set[str]]:
+    """What is not over: relative path -> SHA-256 of files as received; results folders."""
+    engine = open_database(data_dir / doctor.DATABASE)
+    try:
+        with reading(engine) as connection:
+            return recovery.kept(connection), recovery.results_kept(connection)
+    finally:
+        engine.dispose()
 
 
 def copy_database(source: Path, target: Path) -> None:
@@ -106,14 +144,21 @@ def _leave_one_file(path: Path) -> None:
         connection.execute("PRAGMA journal_mode = DELETE")
 
 
-def _copy_files(data_dir: Path, folder: Path) -> tuple[int, int]:
-    """Copy what is not there yet; files in all, bytes copied."""
+def _copy_files(data_dir: Path, folder: Path, received: Mapping[str, str]) -> tuple[int, int]:
+    """Copy what is not there yet; files in all, bytes copied.
+
+    What is there in another size gives way to what is whole. `received`: SHA-256 by relative path.
+    """
     files = copied = 0
     touched = {folder}
     for source in _files(data_dir):
-        target = folder / source.relative_to(data_dir)
+        relative = source.relative_to(data_dir)
+        target = folder / relative
         try:
-            if not target.exists() or target.stat().st_size != source.stat().st_size:
+            if not target.exists() or (
+                target.stat().st_size != source.stat().st_size
+                and _is_whole(source, received.get(relative.as_posix()))
+            ):
                 target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
                 copied += _copy(source, target)
                 touched.add(target.parent)
@@ -123,6 +168,16 @@ def _copy_files(data_dir: Path, folder: Path) -> tuple[int, int]:
     for parent in touched:
         make_durable(parent)
     return files, copied
+
+
+def _is_whole(source: Path, sha256: str | None) -> bool:
+    """Whether a file of the spool is what was written, as far as anything tells."""
+    if source.parent.parent.name == "results":
+        try:
+            sha256 = read_told(source.parent).sha256.get(source.name)
+        except StoreError:
+            return False
+    return sha256 is None or doctor.what_is_wrong(source, sha256) is None
 
 
 def _files(data_dir: Path) -> list[Path]:
@@ -138,10 +193,19 @@ def _copy(source: Path, target: Path) -> int:
     return target.stat().st_size
 
 
-def _forget(data_dir: Path, folder: Path) -> None:
+def _forget(data_dir: Path, folder: Path) -> int:
+    """Remove copies of what is over; how many there are of what is not, and is gone."""
+    files, results = _kept(data_dir)
+    only_here = 0
     for copy in _files(folder):
-        if not (data_dir / copy.relative_to(folder)).exists():
+        relative = copy.relative_to(folder)
+        if (data_dir / relative).exists():
+            continue
+        if relative.as_posix() in files or relative.parent.as_posix() in results:
+            only_here += 1
+        else:
             copy.unlink()
+    return only_here
 
 
 def _note(folder: Path, head: audit.Checkpoint, files: int) -> None:
@@ -178,6 +242,7 @@ def restore(settings: Settings, folder: Path) -> mending.Mended:
         with ExitStack() as stack:
             for role in ("serve", *supervisor.ROLES):
                 stack.enter_context(Guard(data_dir, role))
+            stack.callback(hand_over, data_dir)
             _bring_back(folder, data_dir, note)
             mending.account(settings, Facts(), done)
             done.say(mending.HELD)
@@ -188,7 +253,7 @@ def restore(settings: Settings, folder: Path) -> mending.Mended:
 
 def _bring_back(folder: Path, data_dir: Path, note: dict[str, Any]) -> None:
     """Files first and the database last: until it is there, nothing was restored."""
-    _copy_files(folder, data_dir)
+    _copy_files(folder, data_dir, {})
     part = data_dir / f"{doctor.DATABASE}.part"
     copy_database(folder / doctor.DATABASE, part)
     engine = open_database(part)

@@ -19,7 +19,9 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
 from prescreen.errors import StoreError
+from prescreen.store import lines
 from prescreen.store.audit import Checkpoint
+from prescreen.store.owner import hand_over
 
 #: Under the data directory: the private key, readable by the node's user alone, and the public one.
 KEY, PUBLIC = "checkpoint.key", "checkpoint.pub"
@@ -35,10 +37,7 @@ def append(data_dir: Path, file: Path, point: Checkpoint, at: datetime.datetime)
     public = _text(_raw(key.public_key()))
     line = {**told, "public_key": public, "signature": _text(key.sign(_signed(told)))}
     try:
-        with file.open("a", encoding="utf-8") as target:
-            target.write(json.dumps(line) + "\n")
-            target.flush()
-            os.fsync(target.fileno())
+        lines.append(file, line)
     except OSError as error:
         raise StoreError(f"{file}: {error.strerror}; choose a file this user may write") from error
     return public
@@ -47,17 +46,16 @@ def append(data_dir: Path, file: Path, point: Checkpoint, at: datetime.datetime)
 def read(file: Path, public: str) -> list[Checkpoint]:
     """The checkpoints of a file, each with its signature verified by one public key (base64).
 
-    Raises StoreError for a line that is no checkpoint, is signed by another key, or was altered.
+    What a full disk or a loss of power cut off is left out. Raises StoreError for a line that is no
+    checkpoint, is signed by another key, or was altered, and where there is none.
     """
     try:
-        lines = file.read_text(encoding="utf-8").splitlines()
+        told = list(lines.whole(file.read_text(encoding="utf-8")))
     except (OSError, UnicodeDecodeError) as error:
         raise StoreError(f"{file}: cannot be read ({type(error).__name__})") from error
-    if not lines:
+    if not told:
         raise StoreError(f"{file}: has no checkpoint; write one with `prescreen audit checkpoint`")
-    return [
-        _verified(line, f"{file}: line {number}", public) for number, line in enumerate(lines, 1)
-    ]
+    return [_verified(line, f"{file}: line {number}", public) for number, line in told]
 
 
 def public_key(data_dir: Path) -> str:
@@ -120,6 +118,7 @@ def _make(path: Path) -> None:
         os.link(part, path)
         public = _text(_raw(key.public_key()))
         path.with_name(PUBLIC).write_text(public + "\n", encoding="ascii")
+        hand_over(path.parent)
     except FileExistsError:
         return
     finally:

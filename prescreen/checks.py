@@ -18,7 +18,7 @@ from prescreen.nets import runtimes
 from prescreen.nets.weights import describe
 from prescreen.settings import Destination, ReceiveTLS, Settings
 from prescreen.store import audit
-from prescreen.store.database import integrity
+from prescreen.store.database import integrity, writing
 
 
 @dataclass(frozen=True)
@@ -155,6 +155,8 @@ def _store(settings: Settings) -> str:
     problem = integrity(store.engine)
     if problem is not None:
         raise PrescreenError(f"{settings.data_dir}: the database is damaged: {problem}")
+    with writing(store.engine) as connection:  # nothing, but a node has to be able to
+        connection.exec_driver_sql("UPDATE meta SET key = key WHERE 0")
     points = housekeeping.read_checkpoints(settings.data_dir / housekeeping.CHECKPOINTS)
     verdict = audit.verify(store.engine, points)
     if not verdict.whole:

@@ -228,6 +228,37 @@ def retry(
 
 
 @app.command()
+def cancel(
+    why: Reason,
+    row: Annotated[
+        int | None,
+        typer.Argument(min=1, max=MOST, help="A parked object, by its row in `status`."),
+    ] = None,
+    destination: Annotated[
+        str | None,
+        typer.Option(
+            "--destination", help="All that is parked for it; if not in the settings, all."
+        ),
+    ] = None,
+    who: Who = "",
+    config: Config = None,
+) -> None:
+    """Give up what is parked, or what waits for a destination that is no longer in the settings.
+
+    It is not sent any more. Example: prescreen cancel 17 --why "deleted in the PACS on purpose"
+    """
+    settings = settings_of(config)
+    if (row is None) == (destination is None):
+        raise SettingsError("give the row of a parked object or --destination, one of the two")
+    store = node.store_of_a_node(settings)
+    is_gone = destination not in (None, *(known.name for known in settings.destinations))
+    number = store.outbox.give_up(
+        who or login(), why, outbox_id=row, destination=destination, is_gone=is_gone
+    )
+    typer.echo(f"{number} objects are cancelled")
+
+
+@app.command()
 def rescreen(
     study: Study,
     why: Reason,
@@ -462,6 +493,12 @@ def backup(
         f"{made.folder}: {made.files} files, {made.copied / 1e6:.1f} MB of them new, "
         f"audit up to event {made.event_id}"
     )
+    if made.only_here:
+        typer.echo(
+            f"{made.only_here} files are in the backup alone: the data directory should have them; "
+            "see `prescreen doctor`"
+        )
+        raise typer.Exit(EXIT_WRONG)
 
 
 @app.command()

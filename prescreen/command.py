@@ -21,19 +21,34 @@ Config = Annotated[
     Path | None,
     typer.Option("--config", "-c", envvar="PRESCREEN_CONFIG", help="The settings file (TOML)."),
 ]
-Who = Annotated[str, typer.Option("--who", help="Who decides this; default: the login name.")]
-Why = Annotated[str, typer.Option("--why", help="Why; stands in the audit log.")]
+
+
+def legible(text: str) -> str:
+    """The text; bytes that are no UTF-8, as from a Latin-1 terminal, as `\\xe4`.
+
+    A switch shall not fail for an umlaut in its reason.
+    """
+    return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
+Who = Annotated[
+    str,
+    typer.Option("--who", help="Who decides this; default: the login name.", callback=legible),
+]
+Why = Annotated[str, typer.Option("--why", help="Why; stands in the audit log.", callback=legible)]
 
 
 def _said(why: str) -> str:
     if not why.strip():
         raise typer.BadParameter("say why: it stands in the audit log for whoever asks later")
-    return why
+    return legible(why)
 
 
 #: Of what is not to be done without one.
 Reason = Annotated[str, typer.Option("--why", help="Why; stands in the audit log.", callback=_said)]
-Study = Annotated[str, typer.Argument(help="Study Instance UID, accession number or job.")]
+Study = Annotated[
+    str, typer.Argument(help="Study Instance UID, accession number or job.", callback=legible)
+]
 #: What SQLite numbers rows with.
 MOST = 2**63 - 1
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
@@ -42,7 +57,7 @@ Name = Annotated[str, typer.Argument(metavar="DESTINATION", help="Its name in th
 
 def login() -> str:
     try:
-        return getpass.getuser()
+        return legible(getpass.getuser())
     except (KeyError, OSError):
         return f"uid {os.getuid()}"
 

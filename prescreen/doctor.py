@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import datetime
 import hashlib
+import os
 import sqlite3
 import time
 import uuid
@@ -113,6 +114,9 @@ def database_trouble(data_dir: Path) -> Complaint | None:
         if _spool_has_content(data_dir):
             return Complaint("database_missing", f"{path}: is not there, the spool is", _REBUILD)
         return None
+    if not os.access(path, os.R_OK | os.W_OK):
+        said = "this user may not read and write it; it belongs to whom the node runs as"
+        return Complaint("folder", f"{path}: {said}")
     try:
         with closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)) as connection:
             return _examined(connection, path)

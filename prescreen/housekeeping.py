@@ -9,7 +9,7 @@ from __future__ import annotations
 import datetime
 import json
 import logging
-import os
+import math
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -21,7 +21,7 @@ from sqlalchemy import Engine
 
 from prescreen.errors import PrescreenError, StoreError
 from prescreen.settings import Housekeeping
-from prescreen.store import audit, quarantine
+from prescreen.store import audit, lines, quarantine
 from prescreen.store.database import empty_log
 from prescreen.store.retention import Retention
 from prescreen.store.spool import Spool
@@ -32,6 +32,8 @@ logger = logging.getLogger(__name__)
 CHECKPOINTS = "checkpoints.jsonl"
 #: One line of JSON per backup: when, and in which folder.
 BACKUPS = "backups.jsonl"
+#: Seconds for which what goes wrong in the same way is not said again.
+_AGAIN = 3_600.0
 
 
 class Housekeeper:
@@ -106,53 +108,44 @@ class Housekeeper:
         """Write the end of the audit chain down beside the database."""
         point = audit.checkpoint(self._engine)
         line = {"at": self._clock().isoformat(), "event_id": point.event_id, "hash": point.hash}
-        with (self._data_dir / CHECKPOINTS).open("a", encoding="utf-8") as file:
-            file.write(json.dumps(line) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
+        lines.append(self._data_dir / CHECKPOINTS, line)
         return point
 
 
 def read_checkpoints(path: Path) -> list[audit.Checkpoint]:
     """The checkpoints of a file that `checkpoint` wrote, oldest first; none if it is not there.
 
-    A last line that was cut off by a loss of power is left out. StoreError for any other line that
-    is no checkpoint.
+    What a full disk or a loss of power cut off is left out. StoreError for any other line that is
+    no checkpoint.
     """
     if not path.exists():
         return []
     points: list[audit.Checkpoint] = []
-    lines = path.read_text(encoding="utf-8").split("\n")
-    for number, line in enumerate(lines, start=1):
+    for number, line in lines.whole(path.read_text(encoding="utf-8")):
         try:
-            told = json.loads(line) if line else None
-            if told is not None:
-                points.append(audit.Checkpoint(int(told["event_id"]), str(told["hash"])))
+            told = json.loads(line)
+            points.append(audit.Checkpoint(int(told["event_id"]), str(told["hash"])))
         except (ValueError, KeyError, TypeError):
-            if number < len(lines):
-                raise StoreError(f"{path}: line {number} is no checkpoint") from None
+            raise StoreError(f"{path}: line {number} is no checkpoint") from None
     return points
 
 
 def note_backup(data_dir: Path, folder: Path, at: datetime.datetime) -> None:
     """Remember beside the database where a backup of it lies."""
     line = {"at": at.isoformat(), "folder": str(folder)}
-    with (data_dir / BACKUPS).open("a", encoding="utf-8") as file:
-        file.write(json.dumps(line) + "\n")
-        file.flush()
-        os.fsync(file.fileno())
+    lines.append(data_dir / BACKUPS, line)
 
 
 def last_backup(data_dir: Path) -> Path | None:
     """The folder of the newest backup that is still there, None where no line names one."""
     try:
-        lines = (data_dir / BACKUPS).read_text(encoding="utf-8").splitlines()
+        told = (data_dir / BACKUPS).read_text(encoding="utf-8").splitlines()
     except OSError:
         return None
-    for line in reversed(lines):
+    for line in reversed(told):
         try:
             folder = Path(json.loads(line)["folder"])
-        except (ValueError, KeyError, TypeError):  # cut off by a loss of power
+        except (ValueError, KeyError, TypeError):  # cut off
             continue
         if (folder / "backup.json").is_file():
             return folder
@@ -180,12 +173,22 @@ def not_after(path: Path) -> float:
 
 
 def safely(turn: Callable[[], Any]) -> Callable[[], None]:
-    """A turn whose errors are logged: it comes again."""
+    """A turn whose errors are logged: it comes again. The same words are said once an hour."""
+    said: dict[str, float] = {}
 
     def run() -> None:
         try:
             turn()
-        except (PrescreenError, OSError):
-            logger.exception("housekeeping: %s", turn.__name__)
+        except (PrescreenError, OSError) as error:
+            now, words = time.monotonic(), str(error)
+            if now - said.get(words, -math.inf) < _AGAIN:
+                return
+            said.clear()
+            said[words] = now
+            # ours say what is wrong and what to do
+            trace = None if isinstance(error, PrescreenError) else error
+            logger.error(
+                "%s: %s", turn.__qualname__, words if trace is None else "", exc_info=trace
+            )
 
     return run

@@ -29,6 +29,7 @@ from prescreen.store.database import open_database, reading, writing
 from prescreen.store.destinations import Destinations
 from prescreen.store.guard import Guard
 from prescreen.store.intake import Kept
+from prescreen.store.owner import hand_over
 from prescreen.store.queue import utc_now
 from prescreen.store.results import Told
 from prescreen.store.salvage import Facts
@@ -64,6 +65,7 @@ def repair(settings: Settings, backup: Path | None = None) -> Mended:
     with ExitStack() as stack:
         for role in ("serve", *supervisor.ROLES):
             stack.enter_context(Guard(settings.data_dir, role))
+        stack.callback(hand_over, settings.data_dir)
         backup = backup or housekeeping.last_backup(settings.data_dir)
         found = {complaint.code for complaint in doctor.look(settings)}
         facts = _database(settings.data_dir, backup, done)

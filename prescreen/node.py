@@ -37,6 +37,7 @@ from prescreen.store.commitments import Commitments
 from prescreen.store.database import News, integrity, open_database
 from prescreen.store.guard import Guard
 from prescreen.store.outbox import Outbox
+from prescreen.store.owner import hand_over
 from prescreen.store.queue import Queue, utc_now
 from prescreen.store.spool import Spool
 from prescreen.study import Incoming, Job, Model, Unfinished
@@ -69,10 +70,27 @@ DATABASE = "prescreen.db"
 
 
 def open_store(settings: Settings, crash: Callable[[str], None] = _nothing) -> Store:
-    """Open data directory, database and spool. StoreError where they cannot be used."""
+    """Open data directory, database and spool. StoreError where they cannot be used.
+
+    So it is where the spool has files and the database is gone: a new one would know of none of
+    them, and what waited to be screened or sent would be forgotten.
+    """
     spool = Spool(settings.data_dir, crash)
+    is_new = not _is_there(settings.data_dir / DATABASE)
+    if is_new and spool.is_used():
+        raise StoreError(
+            f"{settings.data_dir}: the spool has files and there is no {DATABASE}: `prescreen "
+            "doctor --repair` makes it again from them, `prescreen restore` brings a backup back"
+        )
     engine = open_database(settings.data_dir / DATABASE)
+    if is_new:
+        hand_over(settings.data_dir)
     return Store(engine, Queue(engine, crash=crash), Outbox(engine, crash=crash), spool)
+
+
+def _is_there(database: Path) -> bool:
+    """An empty file is a database that nothing was ever written to."""
+    return database.exists() and database.stat().st_size > 0
 
 
 def store_of_a_node(settings: Settings) -> Store:
@@ -452,7 +470,8 @@ def supervise(settings: Settings, config: Path | None) -> None:
         keeper = Housekeeper(store.engine, store.spool, settings.data_dir, watching, utc_now)
         scheduler = keeper.schedule()
         if settings.syslog.host:
-            forwarder = Forwarder(store.engine, settings.syslog, settings.receive.ae_title)
+            ours = settings.receive.ae_title
+            forwarder = Forwarder(store.engine, settings.syslog, ours, stop.is_set)
             seconds = settings.syslog.every_seconds
             scheduler.add_job(safely(forwarder.turn), "interval", seconds=seconds, coalesce=True)
         endpoint = None
@@ -468,6 +487,7 @@ def supervise(settings: Settings, config: Path | None) -> None:
         finally:
             if endpoint is not None:
                 endpoint.stop()
-            scheduler.shutdown(wait=True)
+            # the roles first: a turn of housekeeping may take longer than is waited for us
             supervisor.stop()
+            scheduler.shutdown(wait=True)
             audit.record(store.engine, "node.stopped")

@@ -30,9 +30,10 @@ def asked(weights: str, since: str) -> Asked:
             f"--weights {weights!r}: give 8 to 64 hexadecimal digits of the sha256 of the weights"
         )
     try:
-        instant = datetime.datetime.fromisoformat(since.strip())
-    except ValueError:
+        # in UTC there is no year 0, nor 10000
+        instant = datetime.datetime.fromisoformat(since.strip()).astimezone(datetime.UTC)
+    except (ValueError, OverflowError):
         raise SettingsError(
             f"--since {since!r}: is a date or an instant, as 2026-01-31 or 2026-01-31T08:00+01:00"
         ) from None
-    return Asked(digest, instant if instant.tzinfo else instant.astimezone())
+    return Asked(digest, instant)

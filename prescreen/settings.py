@@ -90,6 +90,8 @@ Host = Annotated[str, AfterValidator(_host)]
 HostOrNone = Annotated[str, AfterValidator(lambda value: value and _host(value))]
 Interface = Annotated[str, AfterValidator(_interface)]
 Place = Annotated[Path, BeforeValidator(_path)]
+#: As seen from the folder that the command is given in, whatever becomes of it afterwards.
+Absolute = Annotated[Place, AfterValidator(Path.absolute)]
 Port = Annotated[int, Field(ge=1, le=65535)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,31}$")]
 #: A wait in seconds, a day at most.
@@ -384,7 +386,7 @@ class Settings(BaseSettings):
         env_nested_delimiter="__",
     )
 
-    data_dir: Place = Path("/var/lib/prescreen")
+    data_dir: Absolute = Path("/var/lib/prescreen")
     weights_dir: Place | None = None
     receive: Receive = Receive()
     screen: Screen = Screen()
@@ -431,6 +433,8 @@ class Settings(BaseSettings):
         """Every certificate whose expiry matters, those of others last."""
         used = [self.receive.tls, *(destination.tls for destination in self.destinations)]
         paths = [path for one in used if one for path in (one.certificate, one.authorities)]
+        if self.syslog.host and self.syslog.transport == "tls":
+            paths += [path for path in (self.syslog.certificate, self.syslog.ca) if path]
         return tuple(dict.fromkeys([*paths, *self.housekeeping.certificates]))
 
     def destination(self, name: str) -> Destination:

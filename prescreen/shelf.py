@@ -23,6 +23,7 @@ from prescreen.nets import weights
 from prescreen.nets.weights import Manifest, Source
 from prescreen.settings import Settings
 from prescreen.store.choice import Choice, Choices
+from prescreen.store.owner import hand_over
 from prescreen.study import LABELS
 
 SHIPPED = "shipped"
@@ -175,6 +176,7 @@ def use(settings: Settings, wanted: str, who: str, why: str) -> str:
         return SHIPPED
     name = name_of(digests)
     _keep(folder, settings.data_dir / node.WEIGHTS / name, digests)
+    hand_over(settings.data_dir)
     choices.choose(name, digests, who, why)
     return name
 

@@ -173,12 +173,22 @@ def frame(text: str, at: datetime.datetime, host: str) -> bytes:
 
 
 class Forwarder:
-    """Sends what is new in the audit of one database to the repository of the settings."""
+    """Sends what is new in the audit of one database to the repository of the settings.
 
-    def __init__(self, engine: Engine, settings: Syslog, node: str) -> None:
+    `stopping` is asked after each page: the whole log of years may be new to a repository.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        settings: Syslog,
+        node: str,
+        stopping: Callable[[], bool] = lambda: False,
+    ) -> None:
         self._engine = engine
         self._settings = settings
         self._node = node
+        self._stopping = stopping
         self._host = socket.gethostname()[:255] or "-"
 
     def turn(self) -> int:
@@ -190,6 +200,8 @@ class Forwarder:
             self._send(frames)
             self._move(page[-1].event_id)
             sent += len(frames)
+            if self._stopping():
+                break
         return sent
 
     def _position(self) -> int:
@@ -212,7 +224,7 @@ class Forwarder:
         try:
             ways[self._settings.transport](frames)
         except OSError as error:
-            why = error.strerror or type(error).__name__
+            why = ": ".join(filter(None, (error.filename, error.strerror or type(error).__name__)))
             text = f"audit repository {where}: {why}; it is tried again in a moment"
             raise PeerUnavailable(text) from error
 
@@ -224,6 +236,9 @@ class Forwarder:
                 out.sendto(content, address)
 
     def _tls(self, frames: Sequence[bytes]) -> None:
+        for path in (self._settings.ca, self._settings.certificate, self._settings.key):
+            if path is not None:
+                path.read_bytes()  # ssl does not name the file that it cannot read
         context = ssl.create_default_context(cafile=self._settings.ca)
         context.minimum_version = ssl.TLSVersion.TLSv1_2
         if self._settings.certificate is not None:

@@ -100,13 +100,18 @@ def show_status(
     console.print("outcomes: " + (_counts(status.outcomes) or "none yet"))
     configured = [destination.name for destination in settings.destinations]
     gone = sorted(set(status.deliveries) - set(configured))
-    rows = [_destination_row(name, status) for name in (*configured, *gone)]
+    tests = {destination.name for destination in settings.destinations if destination.test}
+    rows = [_destination_row(name, status, name in tests) for name in (*configured, *gone)]
     if rows:
         console.print(_table("destinations", ("name", "is", "objects"), rows))
     else:
         console.print("no destination is configured")
     for name in gone:
-        console.print(f"{name} is not in the settings: what is pending for it is sent by nobody")
+        if {"pending", "parked"} & set(status.deliveries[name]):
+            console.print(
+                f"{name} is not in the settings: what is pending for it is sent by nobody; "
+                f"`prescreen cancel --destination {name}` gives it up"
+            )
     if any(standing.name == "*" and standing.held for standing in status.standings):
         console.print("every destination is on hold: `prescreen release` resumes sending")
     if status.held_findings:
@@ -117,11 +122,12 @@ def show_status(
         console.print(show_parked(parked))
 
 
-def _destination_row(name: str, status: Status) -> tuple[str, str, str]:
+def _destination_row(name: str, status: Status, is_test: bool) -> tuple[str, str, str]:
     standing = next((s for s in status.standings if s.name == name), None)
     everything = next((s for s in status.standings if s.name == "*"), None)
     held = (standing is not None and standing.held) or (everything is not None and everything.held)
-    live = "live" if standing is not None and standing.live else "silent"
+    closed = "test, sent to without go-live" if is_test else "silent"
+    live = "live" if standing is not None and standing.live else closed
     return name, f"{live}, on hold" if held else live, _counts(status.deliveries.get(name, {}))
 
 
@@ -132,7 +138,7 @@ def _counts(counts: Mapping[str, int]) -> str:
 def show_parked(parked: Sequence[Mapping[str, Any]]) -> Table:
     """The objects that wait for a person."""
     rows = [(r["outbox_id"], r["destination"], r["kind"], r["error"]) for r in parked]
-    title = "parked: `prescreen retry` sends them again"
+    title = "parked: `prescreen retry` sends them again, `prescreen cancel ROW` gives one up"
     return _table(title, ("row", "destination", "object", "why"), rows)
 
 

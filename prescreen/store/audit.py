@@ -187,6 +187,15 @@ def checkpoint(engine: Engine) -> Checkpoint:
     return Checkpoint(int(event_id), digest)
 
 
+def holds(engine: Engine, point: Checkpoint) -> bool:
+    """Whether the chain has a place that is remembered elsewhere; the empty one every chain has."""
+    if point.event_id == 0:
+        return True
+    digest = select(t.event.c.hash).where(t.event.c.event_id == point.event_id)
+    with reading(engine) as connection:
+        return connection.scalar(digest) == point.hash
+
+
 def verify(engine: Engine, checkpoints: Iterable[Checkpoint] = ()) -> Verdict:
     """Recompute the chain and name the first event that was altered, removed or moved.
 

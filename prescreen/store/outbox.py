@@ -34,7 +34,7 @@ from prescreen.store import schema as t
 from prescreen.store.database import data_dir, reading, writing
 from prescreen.store.prepared import Prepared
 from prescreen.store.queue import utc_now
-from prescreen.store.withdrawal import RECALLED, is_note, let_go, pass_over
+from prescreen.store.withdrawal import RECALLED, give_up, is_note, let_go, pass_over
 from prescreen.study import Delivery, OutboxState, Stage
 
 _KEYS = (
@@ -262,6 +262,34 @@ class Outbox:
             for row in rows:
                 _unparked(connection, row, told, now)
             return Unparked(len(rows), later)
+
+    def give_up(
+        self,
+        who: str,
+        why: str,
+        *,
+        outbox_id: int | None = None,
+        destination: str | None = None,
+        is_gone: bool = False,
+    ) -> int:
+        """Cancel what is parked, of a number or a destination; how many rows.
+
+        Of a destination that `is_gone` also what waits for it, which nobody sends, and what its
+        peer was still to be asked about. Raises NotThere where nothing is.
+        """
+        chosen = {"outbox_id": outbox_id} if destination is None else {"destination": destination}
+        states = [OutboxState.PARKED, *([OutboxState.PENDING] if is_gone else [])]
+        with writing(self._engine) as connection:
+            now = self._clock()
+            number = give_up(connection, chosen, states, {"who": who, "why": why}, now)
+            asked = 0
+            if is_gone:
+                due = (t.outbox.c.destination == destination, t.outbox.c.commit_due_at.is_not(None))
+                forget = update(t.outbox).where(*due).values(commit_due_at=None)
+                asked = connection.execute(forget).rowcount
+            if not number and not asked:
+                raise NotThere("nothing of that is parked; see `prescreen status`")
+            return number
 
 
 _FREE: dict[str, Any] = {"lease_token": None, "lease_until": None}

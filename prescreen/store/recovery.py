@@ -43,6 +43,12 @@ def kept(connection: Connection) -> dict[str, str]:
     return {row.path: row.sha256 for row in rows}
 
 
+def results_kept(connection: Connection) -> set[str]:
+    """Relative path of the results folder of every job whose retention is not over."""
+    jobs = connection.scalars(select(t.job.c.job_id).where(t.job.c.removed_at.is_(None)))
+    return {f"spool/results/{number}" for number in jobs}
+
+
 def paths(connection: Connection) -> set[str]:
     """Every path that has a row, those of files removed since included."""
     return set(connection.scalars(select(t.instance.c.path)))

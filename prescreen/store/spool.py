@@ -212,6 +212,12 @@ class Spool:
         if digest != sha256:
             raise UnusableImage(f"{path}: is not what was kept", reason="file_damaged")
 
+    def is_used(self) -> bool:
+        """Whether files as received or results lie here."""
+        with mapped(self.root):
+            kept = self._received.glob("*/*.dcm")
+            return any(kept) or any(folder.name.isdigit() for folder in self._results.iterdir())
+
     def free(self) -> int:
         """Bytes that may still be written to the file system of the spool."""
         with mapped(self.root):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Row, exists, func, or_, select, update
@@ -142,6 +142,40 @@ def withdraw(
     rows = connection.execute(statement).all()
     _cancelled(connection, rows, study_instance_uid, now)
     return len(rows)
+
+
+def give_up(
+    connection: Connection,
+    chosen: Mapping[str, Any],
+    states: Collection[OutboxState],
+    detail: Mapping[str, str],
+    now: datetime.datetime,
+) -> int:
+    """Cancel rows that a person gives up, those of a number or a destination; how many.
+
+    Nobody asks for a promise to keep what was delivered with them either. What a sender has in hand
+    at this moment goes on.
+    """
+    row = t.outbox.c
+    same = [row[name] == value for name, value in chosen.items()]
+    idle = or_(row.lease_until.is_(None), row.lease_until <= now)
+    statement = (
+        update(t.outbox)
+        .where(*same, row.state.in_(states), idle)
+        .values(state=OutboxState.CANCELLED, settled_at=now, commit_due_at=None)
+        .returning(row.outbox_id, row.job_id, row.destination)
+    )
+    rows = connection.execute(statement).all()
+    for job_id in sorted({cancelled.job_id for cancelled in rows}):
+        of_job = [cancelled for cancelled in rows if cancelled.job_id == job_id]
+        _cancelled(connection, of_job, _study_of(connection, job_id), now, detail)
+    return len(rows)
+
+
+def _study_of(connection: Connection, job_id: int) -> str:
+    joined = t.job.join(t.study, t.job.c.study_id == t.study.c.study_id)
+    uid = select(t.study.c.study_instance_uid).select_from(joined)
+    return str(connection.scalars(uid.where(t.job.c.job_id == job_id)).one())
 
 
 def _cancelled(

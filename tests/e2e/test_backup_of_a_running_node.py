@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from prescreen import backup, doctor
+from prescreen import backup, doctor, mending
 from prescreen.errors import PeerUnavailable, StoreError
 from prescreen.settings import load
 from prescreen.store import audit, reader
@@ -120,6 +120,44 @@ def test_a_backup_forgets_what_the_node_forgot(tmp_path: Path) -> None:
         assert (made.files, list(doctor.received_files(tmp_path / "copy"))) == (0, [])
         assert not list((tmp_path / "copy").glob("*-wal"))
         assert name.encode() not in (tmp_path / "copy" / "prescreen.db").read_bytes()
+
+
+def test_a_backup_keeps_what_the_disk_lost(tmp_path: Path) -> None:
+    with house(tmp_path) as home:
+        answered(home, chest(tmp_path))
+        kept(home, small(tmp_path))
+        copy, data = tmp_path / "copy", home.settings.data_dir
+        backup.make(home.settings, copy)
+        whole = {path: path.read_bytes() for path in (copy / "spool").rglob("*") if path.is_file()}
+        gone, *others = sorted(doctor.received_files(data))
+        gone.unlink()
+        report = next(doctor.results_folders(data)) / "evaluation-report.dcm"
+        for damaged in (*others, report):
+            damaged.write_bytes(damaged.read_bytes()[:100])
+        result = home.command("backup", str(copy))
+        assert result.returncode == 1, result.stdout
+        assert "1 files are in the backup alone" in result.stdout
+        assert {path: path.read_bytes() for path in whole} == whole
+        home.close()
+        mending.repair(home.settings)
+        assert doctor.look(home.settings) == []
+        assert backup.make(home.settings, copy).only_here == 0
+
+
+def test_a_node_that_began_anew_leaves_the_backup_of_the_old_one_alone(tmp_path: Path) -> None:
+    with house(tmp_path) as home:
+        kept(home, small(tmp_path))
+        backup.make(home.settings, tmp_path / "copy")
+        before = (tmp_path / "copy" / "prescreen.db").read_bytes()
+        home.close()
+        shutil.move(home.settings.data_dir, tmp_path / "lost")
+        home.settings.data_dir.mkdir()
+        home.store()  # the disk came back empty, and the node was started on it
+        result = home.command("backup", str(tmp_path / "copy"))
+        assert result.returncode == 3
+        assert "which this node does not have: keep it, and choose another" in result.stderr
+        assert (tmp_path / "copy" / "prescreen.db").read_bytes() == before
+        assert list(doctor.received_files(tmp_path / "copy"))
 
 
 def test_a_folder_that_is_no_backup_or_lies_inside_is_refused(tmp_path: Path) -> None:

@@ -12,6 +12,8 @@ import json
 import os
 import shutil
 import sqlite3
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
@@ -20,8 +22,9 @@ from pathlib import Path
 
 import pytest
 
-from prescreen import backup, doctor, mending
+from prescreen import backup, doctor, mending, node
 from prescreen.dicom.report import COMPREHENSIVE_3D_SR
+from prescreen.settings import load
 from prescreen.store import audit, reader
 from prescreen.store.destinations import Destinations
 from prescreen.store.guard import Guard
@@ -192,6 +195,25 @@ def test_f8_a_database_that_is_gone_is_made_again(
         them.one_copy_each()
 
 
+@pytest.mark.parametrize("is_left", [False, True])
+def test_f8_no_node_starts_beside_files_that_a_new_database_would_not_know(
+    tmp_path: Path, is_left: bool
+) -> None:
+    with patients(tmp_path) as them:
+        them.home.close()
+        them.database.unlink()
+        if is_left:
+            them.database.touch()
+        for command in (("serve",), ("status",)):
+            said = them.home.command(*command)
+            assert said.returncode == 3, said.stderr
+            assert "the spool has files and there is no prescreen.db" in said.stderr
+        assert them.codes() == {"database_missing"}
+        them.repair()
+        them.finish()
+        them.one_copy_each()
+
+
 def test_f8_a_broken_index_costs_nothing(tmp_path: Path) -> None:
     with patients(tmp_path) as them:
         before = _events(them)
@@ -328,6 +350,57 @@ def test_the_doctor_says_what_it_found_as_json(tmp_path: Path) -> None:
             result = home.command("doctor", "--repair")
         assert result.returncode == 3
         assert "screen is running on it; stop the node first" in result.stderr
+
+
+def test_a_data_directory_is_named_from_here(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    node.open_store(load(data_dir="däta dir")).engine.dispose()
+    assert doctor.look(load(data_dir="däta dir")) == []
+    Path("däta dir", "prescreen.db").write_bytes(b"no database")
+    assert "made again" in " ".join(mending.repair(load(data_dir="däta dir")).said)
+
+
+#: As nobody where the tests run as root, who may read and write everything.
+_AS_NOBODY = """
+import os, sys
+from prescreen import checks, doctor, mending, node
+from prescreen.errors import StoreError
+from prescreen.settings import load
+settings = load(data_dir=sys.argv[1])
+node.open_store(settings).engine.dispose()
+path = settings.data_dir / "prescreen.db"
+other = load(data_dir=sys.argv[2])
+checks.run(other, None), mending.repair(other)  # all that is imported on the way
+if os.getuid() == 0:
+    for folder in (settings.data_dir, *settings.data_dir.rglob("*")):
+        os.chown(folder, 65534, 65534)
+    os.setuid(65534)
+for mode in (0o400, 0o000):
+    path.chmod(mode)
+    print([complaint.code for complaint in doctor.look(settings)])
+    print("store" in [check.what for check in checks.run(settings, None) if not check.ok])
+    try:
+        mending.repair(settings)
+    except StoreError as error:
+        print(str(error).partition(": ")[2])
+print(sorted(found.name for found in settings.data_dir.glob("prescreen.db.*")))
+"""
+
+
+def test_a_database_that_may_not_be_written_is_not_called_damaged(tmp_path: Path) -> None:
+    tmp_path.chmod(0o755)
+    for folder in tmp_path.parents[:2]:
+        folder.chmod(0o755)
+    folders = [tmp_path / "data", tmp_path / "other"]
+    for folder in folders:
+        folder.mkdir()
+    command = [sys.executable, "-c", _AS_NOBODY, *map(str, folders)]
+    told = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    words = "this user may not read and write it; it belongs to whom the node runs as"
+    each = ["['folder']", "True", words]
+    assert told.stdout.splitlines() == [*each, *each, "[]"], told.stderr
 
 
 def test_leftovers_folders_and_a_clock_that_was_ahead_are_named(tmp_path: Path) -> None:

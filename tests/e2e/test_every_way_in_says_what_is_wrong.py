@@ -18,6 +18,9 @@ from typing import NamedTuple
 
 import pytest
 
+from prescreen import node
+from prescreen.settings import load
+from prescreen.store import audit
 from prescreen.store.guard import Guard
 from prescreen.supervisor import ROLES
 from tests.e2e.house import UNCLOSED, House, house
@@ -168,6 +171,7 @@ def test_a_data_directory_that_no_node_has_used(tmp_path: Path) -> None:
         ("hold",),
         ("release",),
         ("retry",),
+        ("cancel", "1", "--why", "x"),
         ("rescreen", "1.2.3", "--why", "x"),
         ("erase", "1.2.3", "--why", "x"),
         ("audit", "list"),
@@ -179,6 +183,25 @@ def test_a_data_directory_that_no_node_has_used(tmp_path: Path) -> None:
     for said in several([(environment, command) for command in commands]):
         says(said, 3, str(tmp_path), "no node has run here", "--config")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_reason_from_a_latin_1_terminal_stops_sending_all_the_same(tmp_path: Path) -> None:
+    engine = node.open_store(load(data_dir=tmp_path)).engine
+    command = [
+        os.fsencode(sys.executable),
+        b"-m",
+        b"prescreen",
+        b"hold",
+        b"--why",
+        b"verd\xe4chtig",
+    ]
+    environment = {**os.environb, b"PRESCREEN__DATA_DIR": bytes(tmp_path), b"LOGNAME": b"M\xfcller"}
+    subprocess.run(command, env=environment, check=True, timeout=120)
+    (held,) = audit.events(engine, kind="destination.held")
+    assert (held.detail["who"], held.detail["why"]) == ("M\\xfcller", "verd\\xe4chtig")
+    shown = [*command[:3], b"audit", b"show", b"verd\xe4chtig"]
+    assert subprocess.run(shown, env=environment, check=False, timeout=120).returncode == 2
+    engine.dispose()
 
 
 def test_output_that_finds_no_room(home: House) -> None:
@@ -226,6 +249,9 @@ UNKNOWN = {
     ("erase", "", "--why", "x"): ["no study is named", "UID, accession number or job"],
     ("erase", "1.2.3", "--why", " "): ["--why", "it stands in the audit log"],
     ("go-live", "pacs", "--why", ""): ["--why", "it stands in the audit log"],
+    ("cancel", "--why", "x"): ["the row of a parked object or --destination, one of the two"],
+    ("cancel", "99", "--why", "x"): ["nothing of that is parked"],
+    ("cancel", "--destination", "gone", "--why", "x"): ["nothing of that is parked"],
     ("serve", "--only", "dance"): ["'dance'", "receive, screen, deliver"],
     ("go-live", "pacs"): ["--why"],
     ("screens",): ["No such command 'screens'"],

@@ -341,6 +341,7 @@ def test_a_destination_without_rejection_notes_gets_the_notice_and_is_on_the_lis
     [
         (("--weights", "3a", "--since", LONG_AGO), "8 to 64 hexadecimal digits"),
         (("--weights", SHA, "--since", "yesterday"), "is a date or an instant"),
+        (("--weights", SHA, "--since", "0001-01-01T00:00+14:00"), "is a date or an instant"),
         (("--weights", "deadbeef", "--since", LONG_AGO), "weights that gave results: none"),
     ],
 )

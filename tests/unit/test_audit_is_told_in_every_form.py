@@ -18,7 +18,7 @@ from prescreen.settings import Settings
 from prescreen.store import reader
 from prescreen.store.audit import checkpoint
 from prescreen.store.database import data_dir
-from tests.store_bench import PACS, StoreBench
+from tests.store_bench import LAB, PACS, StoreBench
 
 STUDY = "1.2.840.77"
 
@@ -91,6 +91,16 @@ def test_a_study_without_accession_number_is_not_named_by_nothing(
 ) -> None:
     with pytest.raises(NotThere, match="no study is named: give its UID, accession number or job"):
         reader.show(bench.engine, nothing)
+
+
+def test_a_test_destination_is_not_called_silent(
+    bench: StoreBench, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = Settings(data_dir=data_dir(bench.engine), destinations=(PACS, LAB))
+    tables.show_status(reader.status(bench.engine, bench.now), [], 1, {}, settings, as_json=False)
+    rows = {line.split()[1]: line for line in capsys.readouterr().out.splitlines() if "│" in line}
+    assert "silent" in rows["pacs"]
+    assert "test, sent to without go-live" in rows["lab"]
 
 
 def test_a_hold_on_everything_is_told_where_no_destination_is_configured(

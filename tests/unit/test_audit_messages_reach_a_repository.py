@@ -23,7 +23,8 @@ from pydicom.sr._concepts_dict import concepts
 
 from prescreen import syslog
 from prescreen.errors import PeerUnavailable
-from prescreen.settings import Syslog
+from prescreen.housekeeping import safely
+from prescreen.settings import Settings, Syslog
 from prescreen.store import audit
 from prescreen.study import Event
 from prescreen.syslog import Forwarder
@@ -361,3 +362,33 @@ def test_over_tls_each_event_goes_once_and_waits_while_the_repository_is_away(
 
 def test_it_is_off_by_default() -> None:
     assert Syslog().host == ""
+
+
+def test_a_repository_that_is_away_is_told_once_and_its_files_by_name(
+    bench: StoreBench, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    gone = tmp_path / "gone.pem"
+    turn = safely(Forwarder(bench.engine, Syslog(host="127.0.0.1", ca=gone), "PRESCREEN").turn)
+    for _ in range(3):
+        turn()
+    (record,) = caplog.records
+    assert f"127.0.0.1:6514: {gone}: No such file" in record.getMessage()
+    assert record.exc_info is None, "a sentence, not a traceback every ten seconds"
+
+
+def test_the_certificates_for_a_repository_are_watched(tmp_path: Path) -> None:
+    ours = Syslog(host="audit", ca=tmp_path / "ca.pem", certificate=tmp_path / "own.pem")
+    assert Settings(syslog=ours).certificates == (tmp_path / "own.pem", tmp_path / "ca.pem")
+    over_udp = ours.model_copy(update={"transport": "udp"})
+    assert Settings(syslog=over_udp).certificates == ()
+
+
+def test_a_node_that_ends_does_not_wait_until_all_is_sent(bench: StoreBench) -> None:
+    for _ in range(1_200):
+        audit.record(bench.engine, "node.stopped")
+    with closing(socket.socket(socket.AF_INET, socket.SOCK_DGRAM)) as repository:
+        repository.bind(("127.0.0.1", 0))
+        there = Syslog(host="127.0.0.1", port=repository.getsockname()[1], transport="udp")
+        page = Forwarder(bench.engine, there, "PRESCREEN", lambda: True).turn()
+        rest = Forwarder(bench.engine, there, "PRESCREEN").turn()
+    assert 400 < page <= 500 < rest

@@ -242,7 +242,9 @@ def test_the_fallback_differs_in_class_and_instance_only() -> None:
     assert {e.tag for e in before if e != after[e.tag]} == {0x00080016, 0x00080018}
 
 
-@pytest.mark.parametrize("content", [b"", b"no DICOM at all" * 20, None], ids=["nothing", "text", "cut short"])
+@pytest.mark.parametrize(
+    "content", [b"", b"no DICOM at all" * 20, None], ids=["nothing", "text", "cut short"]
+)
 def test_no_fallback_is_made_of_what_is_no_report(content: bytes | None) -> None:
     with pytest.raises(PrescreenError, match="cannot be sent"):
         as_comprehensive_sr(_part10()[:-3] if content is None else content, "2.25.9")

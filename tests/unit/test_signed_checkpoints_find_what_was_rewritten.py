@@ -11,10 +11,13 @@ from pathlib import Path
 
 import pytest
 
-from prescreen import checkpoints
+from prescreen import checkpoints, housekeeping
 from prescreen.errors import StoreError
+from prescreen.housekeeping import Housekeeper
+from prescreen.settings import Housekeeping
 from prescreen.store import audit
 from prescreen.store.audit import GENESIS, Checkpoint, verify
+from prescreen.store.spool import Spool
 from tests.e2e.house import House, house
 from tests.store_bench import PACS, StoreBench
 
@@ -110,6 +113,29 @@ def test_a_file_that_holds_none_is_named(text: str, bench: StoreBench, tmp_path:
         checkpoints.read(file, key)
     with pytest.raises(StoreError, match="cannot be read"):
         checkpoints.read(tmp_path / "missing.jsonl", key)
+
+
+def test_what_a_full_disk_cut_off_spoils_no_line_after_it(
+    bench: StoreBench, tmp_path: Path
+) -> None:
+    signed, key = _signed(bench, tmp_path)
+    beside, noted = tmp_path / housekeeping.CHECKPOINTS, tmp_path / housekeeping.BACKUPS
+    spool = Spool(tmp_path)
+    keeper = Housekeeper(bench.engine, spool, tmp_path, Housekeeping(), lambda: bench.now)
+    first = keeper.checkpoint()
+    for name in ("one", "two", "three"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "backup.json").touch()
+        housekeeping.note_backup(tmp_path, tmp_path / name, bench.now)
+        if name == "two":
+            for file in (signed, beside, noted):
+                file.write_bytes(file.read_bytes()[:-9])
+            assert housekeeping.read_checkpoints(beside) == []
+            assert housekeeping.last_backup(tmp_path) == tmp_path / "one"
+    assert keeper.checkpoint() == first
+    assert housekeeping.read_checkpoints(beside) == [first]
+    assert checkpoints.read(_signed(bench, tmp_path)[0], key) == [first]
+    assert housekeeping.last_backup(tmp_path) == tmp_path / "three"
 
 
 def test_keys_and_files_that_cannot_be_used_are_named(bench: StoreBench, tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from prescreen.errors import LeaseLost, StoreError
+from prescreen.errors import LeaseLost, NotThere, StoreError
 from prescreen.store import audit, reader
 from tests.store_bench import LAB, PACS, StoreBench
 
@@ -133,3 +133,43 @@ def test_lease_of_a_row_can_be_renewed(live: StoreBench) -> None:
     live.wait(50)
     assert live.outbox.claim("pacs", 60) == []
     live.outbox.delivered(delivery, 0)
+
+
+def test_what_is_parked_can_be_given_up(live: StoreBench) -> None:
+    live.screened("1.2", PACS)
+    live.screened("1.3", PACS)
+    first, second = live.outbox.claim("pacs", 60, 9)
+    with pytest.raises(NotThere, match="nothing of that is parked"):
+        live.outbox.give_up("me", "in hand", outbox_id=first.outbox_id)
+    for delivery in (first, second):
+        live.outbox.park(delivery, "has no study")
+    live.wait(86_400)
+    assert live.retention.expire(live.now) == []
+    assert live.outbox.give_up("me", "deleted on purpose", outbox_id=first.outbox_id) == 1
+    (row,) = reader.parked(live.engine)
+    assert row["outbox_id"] == second.outbox_id
+    (event,) = audit.events(live.engine, kind="object.cancelled")
+    assert event.study_instance_uid == first.study_instance_uid
+    assert (event.detail["who"], event.detail["why"]) == ("me", "deleted on purpose")
+    assert len(live.retention.expire(live.now)) == 2, "its results and its image"
+    assert live.outbox.give_up("me", "all of it", destination="pacs") == 1
+    assert reader.parked(live.engine) == ()
+
+
+def test_what_waits_for_a_destination_that_is_gone_can_be_given_up(live: StoreBench) -> None:
+    live.screened("1.1", PACS)
+    (delivery,) = live.outbox.claim("pacs", 60)
+    live.outbox.delivered(delivery, 0, prove=True)
+    live.screened("1.2", PACS, LAB)
+    live.wait(86_400)
+    with pytest.raises(NotThere, match="nothing of that is parked"):
+        live.outbox.give_up("me", "it is there", destination="pacs")
+    assert live.retention.expire(live.now) == []
+    assert live.outbox.give_up("me", "taken out", destination="pacs", is_gone=True) == 1
+    assert live.outbox.claim("pacs", 60) == []
+    for delivery in live.outbox.claim("lab", 60):
+        live.outbox.delivered(delivery, 0)
+    live.wait(1)
+    assert len(live.retention.expire(live.now)) == 4
+    with pytest.raises(NotThere):
+        live.outbox.give_up("me", "again", destination="pacs", is_gone=True)
