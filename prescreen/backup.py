@@ -68,7 +68,9 @@ def make(settings: Settings, folder: Path) -> Backup:
     if not (data_dir / doctor.DATABASE).is_file():
         raise StoreError(f"{data_dir / doctor.DATABASE}: is not there; correct data_dir")
     try:
-        made = _copied(data_dir, folder)
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with Guard(folder, "backup"):
+            made = _copied(data_dir, folder)
     except OSError as error:
         text = f"{folder}: {error.strerror}; choose a folder this user may write, with room"
         raise StoreError(text) from error
@@ -82,7 +84,6 @@ def make(settings: Settings, folder: Path) -> Backup:
 
 
 def _copied(data_dir: Path, folder: Path) -> Backup:
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     _require_same_log(data_dir, folder)
     part = folder / f"{doctor.DATABASE}.part"
     copy_database(data_dir / doctor.DATABASE, part)
@@ -139,9 +140,12 @@ def copy_database(source: Path, target: Path) -> None:
 
 def _leave_one_file(path: Path) -> None:
     """Let the file alone be the database: no log of writes, and nothing of what was deleted."""
-    with closing(sqlite3.connect(path)) as connection:
-        connection.execute("VACUUM")
-        connection.execute("PRAGMA journal_mode = DELETE")
+    try:
+        with closing(sqlite3.connect(path)) as connection:
+            connection.execute("VACUUM")
+            connection.execute("PRAGMA journal_mode = DELETE")
+    except sqlite3.Error as error:
+        raise StoreError(f"{path}: {error}; see the room on its disk, its permissions") from error
 
 
 def _copy_files(data_dir: Path, folder: Path, received: Mapping[str, str]) -> tuple[int, int]:

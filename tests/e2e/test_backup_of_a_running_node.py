@@ -13,6 +13,7 @@ from prescreen.errors import PeerUnavailable, StoreError
 from prescreen.settings import load
 from prescreen.store import audit, reader
 from prescreen.store.destinations import Destinations
+from prescreen.store.guard import Guard
 from tests.e2e.blind import answer, answered, deliver, kept
 from tests.e2e.house import UNCLOSED, House, chest, house, small
 
@@ -158,6 +159,19 @@ def test_a_node_that_began_anew_leaves_the_backup_of_the_old_one_alone(tmp_path:
         assert "which this node does not have: keep it, and choose another" in result.stderr
         assert (tmp_path / "copy" / "prescreen.db").read_bytes() == before
         assert list(doctor.received_files(tmp_path / "copy"))
+
+
+def test_two_backups_at_once_do_not_spoil_each_other(tmp_path: Path) -> None:
+    with house(tmp_path) as home:
+        home.store()
+        copy = tmp_path / "copy"
+        copy.mkdir()
+        with Guard(copy, "backup"):
+            result = home.command("backup", str(copy))
+        assert result.returncode == 3
+        assert "another backup is running on it; stop that one first" in result.stderr
+        assert [path.name for path in copy.iterdir()] == ["backup.lock"]
+        assert home.command("backup", str(copy)).returncode == 0
 
 
 def test_a_folder_that_is_no_backup_or_lies_inside_is_refused(tmp_path: Path) -> None:
