@@ -72,10 +72,11 @@ def main() -> None:
         os.environ["TMPDIR"] = folder  # a child that is killed leaves what it wrote
         for name in [options.only] if options.only else _PARTS:
             found[name] = _PARTS[name](Path(folder) / name, **plan[name])
-    found["machine"]["load_average_after"] = os.getloadavg()[0]
+        found["machine"]["load_average_after"] = os.getloadavg()[0]
+        if options.only is None:  # here, for what compiles the networks writes to that folder too
+            found["networks"] = _networks(options.quick)
     if options.only is None:
         found["latency"] = found["end_to_end"].pop("latency")
-        found["networks"] = _networks(options.quick)
         found["bars"] = [asdict(bar) for bar in _bars(found)]
         printed(found, Console())
     elif options.only == "objects":

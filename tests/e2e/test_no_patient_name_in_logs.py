@@ -189,6 +189,7 @@ def _commands(home: House, folder: Path, path: Path) -> dict[str, str]:
         ("go-live", "pacs", *why),
         ("retry", *why),
         ("retry", "999", *why),
+        ("cancel", "999", *why),
         ("rescreen", study, *why),
         ("erase", study, *why),
     )
